@@ -1,0 +1,168 @@
+"""Layers and networks: they hold weights and nothing else. A rule comes in as an argument, and so does the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from snnlearn import _checks
+from snnlearn.neurons import Neuron, State, Trace, as_neuron
+from snnlearn.spatial import Transpose, connect
+from snnlearn.surrogate import Surrogate
+from snnlearn.temporal import Backward
+
+
+class Axes(Protocol):
+    """What a layer needs to know of a rule (`snnlearn.rule.Rule`)."""
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """What replaces the derivative of the step."""
+
+    @property
+    def temporal(self) -> Backward:
+        """How credit travels through time."""
+
+    @property
+    def spatial(self) -> Transpose:
+        """How credit travels through layers."""
+
+
+class Past(NamedTuple):
+    """What a layer has to remember between two calls."""
+
+    state: State
+    inputs: tuple[Tensor, ...]  # the last `delay` inputs, oldest first
+    sent: tuple[Tensor, ...]  # the last `lag` spikes, oldest first
+
+
+class Layer(nn.Module):
+    """A synapse and the neurons behind it: a[n] = gain * synapse(x[n - delay]) + recurrent(s[n - lag]).
+
+    Args:
+        synapse: any module that maps (batch, *features) to (batch, *features): Linear, Conv2d, pooling, Sequential.
+        neuron: a `Neuron`, or a module such as `Learned` that makes one.
+        recurrent: a module without bias from the layer's spikes to its currents, or None.
+        delay: steps by which the input is late. The tutorial's Eqs. 7-8 have 2.
+        lag: steps, at least 1, by which recurrent spikes are late.
+        gain: factor on the synapse's output, such as 1 - beta.
+    """
+
+    def __init__(
+        self,
+        synapse: nn.Module,
+        neuron: Neuron | nn.Module,
+        recurrent: nn.Module | None = None,
+        *,
+        delay: int = 0,
+        lag: int = 1,
+        gain: float = 1.0,
+    ):
+        super().__init__()
+        if not isinstance(synapse, nn.Module):
+            raise TypeError(f"synapse must be a torch module such as nn.Linear, got {type(synapse).__name__}")
+        if not isinstance(neuron, Neuron | nn.Module):
+            raise TypeError(f"neuron must be a Neuron or a module that makes one, got {type(neuron).__name__}")
+        if recurrent is not None and any(name.endswith("bias") for name, _ in recurrent.named_parameters()):
+            raise ValueError("the recurrent synapse has a bias; give bias=False there and a bias to the synapse")
+        _checks.whole("delay", delay)
+        _checks.whole("lag", lag, least=1)
+        self.synapse, self.recurrent = synapse, recurrent
+        self.delay, self.lag, self.gain = delay, lag, gain
+        self.source = neuron
+
+    @property
+    def neuron(self) -> Neuron:
+        """The neuron at the present values of what it learns."""
+        return as_neuron(self.source)
+
+    def current(self, i: int, below: Sequence[Tensor], rule: Axes) -> Tensor:
+        """The current a that what lies below delivers to layer i; all (batch, *features)."""
+        x = below[-1]
+        return self.gain * (
+            connect(self.synapse, rule.spatial.down(i, self.synapse), x) + rule.spatial.inject(i, below)
+        )
+
+    def run(self, i: int, below: Sequence[Tensor], rule: Axes, past: Past | None = None) -> tuple[Trace, Past]:
+        """A sequence through the layer under a rule.
+
+        Args:
+            i: the layer's number, from 0.
+            below: the network's input and the spikes of every layer below, each (T, B, *features).
+            rule: the rule whose gradient is attached.
+            past: what an earlier call returned; at rest if not given.
+
+        Returns:
+            The trace and what to remember.
+        """
+        past = self.start(below[-1][0]) if past is None else past
+        arrived = torch.cat([torch.stack(past.inputs), below[-1]]) if self.delay else below[-1]
+        late = [_shift(x, self.delay) for x in below[:-1]] + [arrived[: len(below[-1])]]
+        # Time joins the batch, or modules that look at more than the last axis would mix the two.
+        a = self.current(i, [x.flatten(0, 1) for x in late], rule).unflatten(0, below[-1].shape[:2])
+        temporal, neuron = rule.temporal, self.neuron
+        trace = temporal.run(neuron, rule.surrogate, a, self.recurrent, self.lag, past.state, past.sent)
+        sent = torch.cat([torch.stack(past.sent), trace.s])[-self.lag :]
+        waiting = arrived[len(arrived) - self.delay :]
+        return trace, Past(trace.last, tuple(waiting.unbind(0)), tuple(sent.unbind(0)))
+
+    def start(self, x: Tensor) -> Past:
+        """At rest, before inputs like x (B, *features)."""
+        with torch.no_grad():
+            a = torch.zeros_like(self.synapse(x))
+        return Past(self.neuron.start(a), (torch.zeros_like(x),) * self.delay, (a,) * self.lag)
+
+
+def _shift(x: Tensor, steps: int) -> Tensor:
+    """x[n - steps], zero before the beginning."""
+    if steps == 0:
+        return x
+    return torch.cat([torch.zeros_like(x[:steps]), x[:-steps]])
+
+
+class Network(nn.Module):
+    """Layers, one on top of the other.
+
+    >>> from snnlearn import Layer, Network, lif, readout, recipes
+    >>> net = Network(Layer(nn.Linear(4, 8), lif()), Layer(nn.Linear(8, 2), readout()))
+    >>> hidden, out = net(torch.ones(10, 3, 4), recipes.bptt())
+    >>> out.s.shape
+    torch.Size([10, 3, 2])
+    """
+
+    def __init__(self, *layers: Layer):
+        super().__init__()
+        if not layers or not all(isinstance(layer, Layer) for layer in layers):
+            came = ", ".join(type(layer).__name__ for layer in layers) or "nothing"
+            raise TypeError(f"a Network is made of one or more Layers, got {came}")
+        self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, rule: Axes) -> list[Trace]:
+        """The traces of all layers for inputs x (T, B, *features), from rest."""
+        return self.run(x, rule)[0]
+
+    def run(self, x: Tensor, rule: Axes, past: Sequence[Past] | None = None) -> tuple[list[Trace], list[Past]]:
+        """A sequence, or a piece of one: what to remember goes in and comes out.
+
+        Args:
+            x: inputs, (T, B, *features).
+            rule: the rule whose gradient is attached.
+            past: what an earlier call returned; at rest if not given.
+
+        Raises:
+            ValueError, TypeError: x is not a finite floating-point sequence of the weights' dtype and device.
+        """
+        _checks.sequence("the input x", x)
+        first = next(self.parameters(), None)
+        if first is not None:
+            _checks.same_kind("the input x", x, "the network's weights", first)
+        below, traces, left = [x], [], []
+        for i, layer in enumerate(self.layers):
+            trace, now = layer.run(i, below, rule, None if past is None else past[i])
+            below.append(trace.s)
+            traces.append(trace)
+            left.append(now)
+        return traces, left

@@ -1,0 +1,389 @@
+"""One neuron in discrete time. IF, LIF, current-based LIF and the leaky readout are values of it.
+
+    I[n] = alpha * I[n-1] + a[n]                       synaptic current     (tutorial Eq. 7)
+    U[n] = reset(U[n-1], s[n-1], I[n], beta, theta)    membrane potential   (tutorial Eq. 8, EXODUS Eq. 7)
+    s[n] = fire(U[n], theta)                           spike                (tutorial below Eq. 8, EXODUS Eq. 8)
+
+``a[n]`` is what the synapse delivers at step n and it acts at that step. The tutorial lets a spike reach I one
+step later and U one step after that; such delays belong to the layer (`snnlearn.network.Layer(delay=2)`).
+Units: the resting potential is 0 and the membrane is measured so that theta = 1 is the usual threshold; time
+constants and dt are in seconds. Tensors are time-major, (T, B, *features). State goes in and comes out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from snnlearn import _checks
+
+Constant = float | Tensor
+Reset = Callable[[Tensor, Tensor, Tensor, Constant, Constant], Tensor]
+
+
+# Resets. A reset is the membrane update itself: U[n] from U[n-1], s[n-1], I[n].
+
+
+def subtract(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
+    """Subtract the threshold one step after the spike (tutorial Eq. 8, EXODUS with nu_n = -theta*beta**n)."""
+    return beta * U - theta * s + I
+
+
+def subtract_decayed(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
+    """Subtract at the spike, so that what was subtracted decays too.
+
+    Found in the EXODUS authors' code, not in the paper: nu_n = -theta*beta**(n+1).
+    """
+    return beta * (U - theta * s) + I
+
+
+def to_zero(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
+    """Reset the membrane to zero; the step's input still arrives (TSSL-BP's code)."""
+    return beta * U * (1 - s) + I
+
+
+def to_zero_with_input(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
+    """Reset to zero and lose the input of that step as well.
+
+    Found in the tutorial authors' notebooks, not in the paper.
+    """
+    return (beta * U + I) * (1 - s)
+
+
+def no_reset(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
+    """Let the membrane run on: a readout, or what SLAYER's gradient sees of a neuron."""
+    return beta * U + I
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A reset with a lower bound on the membrane, the same units as theta.
+
+    Args:
+        reset: the reset to wrap.
+        low: the bound.
+        before_input: bound what is left of the membrane and then add the input (Sinabs); otherwise bound the
+            sum (EXODUS's kernels).
+    """
+
+    reset: Reset
+    low: float
+    before_input: bool = True
+
+    def __call__(self, U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
+        """U[n], not below the bound."""
+        if not self.before_input:
+            return self.reset(U, s, I, beta, theta).clamp(min=self.low)
+        left = self.reset(U, s, torch.zeros_like(I), beta, theta)
+        return torch.maximum(left, torch.as_tensor(beta * self.low, dtype=U.dtype, device=U.device)) + I
+
+
+# Firing.
+
+
+class Fire(Protocol):
+    """What leaves the neuron: s[n] = fire(U[n], theta)."""
+
+    @property
+    def analog(self) -> bool:
+        """Whether the output is the membrane itself, so that no surrogate is needed."""
+
+    def __call__(self, U: Tensor, theta: Constant) -> Tensor:
+        """The output for membranes U."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Spike where the membrane reaches the threshold (EXODUS 2.2: "reaches or exceeds").
+
+    Args:
+        strict: only where it exceeds the threshold (the tutorial's notebooks, TSSL-BP's code).
+        most: the largest number of spikes in a step; above 1 a step may fire trunc(U / theta) times.
+    """
+
+    strict: bool = False
+    most: float = 1
+
+    analog = False
+
+    def __post_init__(self) -> None:
+        if not self.most >= 1:
+            raise ValueError(f"most, the largest number of spikes in a step, must be at least 1, got {self.most}")
+        if self.most > 1 and self.strict:
+            raise ValueError("strict=True is defined for one spike a step only; use most=1 or strict=False")
+
+    def __call__(self, U: Tensor, theta: Constant) -> Tensor:
+        """Spikes, as numbers of the dtype of U."""
+        if self.most == 1:
+            return (theta < U if self.strict else theta <= U).to(U.dtype)
+        return torch.trunc(U / theta).clamp(0, self.most)
+
+
+@dataclass(frozen=True)
+class Analog:
+    """A readout: the membrane is the output."""
+
+    analog = True
+
+    def __call__(self, U: Tensor, theta: Constant) -> Tensor:
+        """U itself."""
+        return U
+
+
+# State.
+
+
+class State(NamedTuple):
+    """A neuron at one step: current, membrane and spikes, each (B, *features)."""
+
+    I: Tensor
+    U: Tensor
+    s: Tensor
+
+
+class Trace(NamedTuple):
+    """A neuron over a sequence: current, membrane and spikes, each (T, B, *features)."""
+
+    I: Tensor
+    U: Tensor
+    s: Tensor
+
+    @property
+    def last(self) -> State:
+        """The state to go on from."""
+        return State(self.I[-1], self.U[-1], self.s[-1])
+
+
+# From time constants to decays.
+
+
+def _check_times(tau: Constant, dt: float) -> None:
+    _checks.positive("the time constant tau", tau, "seconds")
+    _checks.positive("the time step dt", dt, "seconds")
+
+
+def exp_decay(tau: Constant, dt: float) -> Constant:
+    """exp(-dt/tau), the exact decay of a leak over one step (tutorial below Eqs. 7 and 8). Both in seconds."""
+    _check_times(tau, dt)
+    return torch.exp(-dt / tau) if isinstance(tau, Tensor) else math.exp(-dt / tau)
+
+
+def euler_decay(tau: Constant, dt: float) -> Constant:
+    """1 - dt/tau, the decay of one forward Euler step. Both in seconds.
+
+    Raises:
+        ValueError: where dt > tau, since the leak would overshoot zero.
+    """
+    _check_times(tau, dt)
+    if (isinstance(tau, Tensor) and not _checks.holds(tau >= dt)) or (not isinstance(tau, Tensor) and tau < dt):
+        raise ValueError(f"Euler's decay 1 - dt/tau is negative: dt = {dt:g} s exceeds tau; use a smaller dt")
+    return 1 - dt / tau
+
+
+Decay = Callable[[Constant, float], Constant]
+
+
+@dataclass(frozen=True, eq=False)
+class Neuron:
+    """The dynamics, and nothing else: no state, no weights, no delay, no rule.
+
+    Args:
+        alpha: decay of the synaptic current over a step, in [0, 1); 0 for no synapse.
+        beta: decay of the membrane over a step, in (0, 1]; 1 for a neuron that does not leak.
+        theta: threshold, > 0, in units of the membrane.
+        reset: the membrane update, one of this module's or a function of the same form.
+        fire: `Threshold` or `Analog`.
+
+    Constants may be tensors that broadcast to (B, *features); `Learned` makes them from parameters.
+    """
+
+    alpha: Constant = 0.0
+    beta: Constant = 1.0
+    theta: Constant = 1.0
+    reset: Reset = subtract
+    fire: Fire = Threshold()
+
+    def __post_init__(self) -> None:
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            inside = (value >= 0) & (value <= 1) if isinstance(value, Tensor) else 0 <= value <= 1
+            if not (_checks.holds(inside) if isinstance(inside, Tensor) else inside):
+                raise ValueError(f"{name} is a decay over one step and lies in 0..1, got {value}")
+        _checks.positive("the threshold theta", self.theta)
+
+    def start(self, a: Tensor) -> State:
+        """The state at rest for currents like ``a`` (B, *features)."""
+        return State(torch.zeros_like(a), torch.zeros_like(a), torch.zeros_like(a))
+
+    def step(self, state: State, a: Tensor, fire: Fire | None = None, reset: Reset | None = None) -> State:
+        """One step.
+
+        Args:
+            state: the state at n-1.
+            a: the current delivered at n, (B, *features).
+            fire, reset: the neuron's own functions with a rule's gradient attached, where a rule wants one.
+
+        Returns:
+            The state at n.
+        """
+        I = self.alpha * state.I + a
+        U = (reset or self.reset)(state.U, state.s, I, self.beta, self.theta)
+        return State(I, U, (fire or self.fire)(U, self.theta))
+
+    def simulate(
+        self,
+        a: Tensor,
+        recurrent: Callable[[Tensor], Tensor] | None = None,
+        lag: int = 1,
+        state: State | None = None,
+        sent: Sequence[Tensor] | None = None,
+        fire: Fire | None = None,
+        reset: Reset | None = None,
+    ) -> Trace:
+        """All steps of a sequence.
+
+        Args:
+            a: currents, (T, B, *features).
+            recurrent: the layer's own spikes to currents, which arrive ``lag`` steps later.
+            lag: at least 1.
+            state: the state before the first step; at rest if not given.
+            sent: the last ``lag`` spikes before the first step, oldest first; by default the state's, and none
+                before them.
+            fire, reset: see `step`.
+        """
+        now = self.start(a[0]) if state is None else state
+        if sent is None:
+            sent = (*(torch.zeros_like(now.s) for _ in range(lag - 1)), now.s)
+        if len(sent) != lag:
+            raise ValueError(f"sent must hold the last lag = {lag} spikes, got {len(sent)}")
+        spikes, states = list(sent), []
+        for n, a_n in enumerate(a.unbind(0)):
+            if recurrent is not None:
+                a_n = a_n + recurrent(spikes[n])  # spikes[n] is s[n - lag]
+            now = self.step(now, a_n, fire, reset)
+            spikes.append(now.s)
+            states.append(now)
+        return Trace(*(torch.stack(x) for x in zip(*states, strict=True)))
+
+
+# Neurons by name, with physical arguments.
+
+
+def iaf(*, theta: Constant = 1.0, reset: Reset = subtract, fire: Fire = Threshold()) -> Neuron:
+    """Integrate-and-fire: a membrane that does not leak.
+
+    Args:
+        theta: threshold, in units of the membrane.
+        reset: see this module's resets.
+        fire: `Threshold` or `Analog`.
+    """
+    return Neuron(0.0, 1.0, theta, reset, fire)
+
+
+def lif(
+    *,
+    tau_mem: Constant = 20e-3,
+    dt: float = 1e-3,
+    theta: Constant = 1.0,
+    reset: Reset = subtract,
+    fire: Fire = Threshold(),
+    decay: Decay = exp_decay,
+) -> Neuron:
+    """Leaky integrate-and-fire (tutorial Eqs. 4 and 8 without a synapse).
+
+    Args:
+        tau_mem: membrane time constant, seconds.
+        dt: time step, seconds.
+        theta: threshold, in units of the membrane.
+        reset: see this module's resets.
+        fire: `Threshold` or `Analog`.
+        decay: `exp_decay` or `euler_decay`.
+
+    Raises:
+        ValueError: tau_mem, dt or theta is not positive and finite.
+
+    >>> lif(tau_mem=20e-3, dt=1e-3).beta
+    0.951229424500714
+    """
+    return Neuron(0.0, decay(tau_mem, dt), theta, reset, fire)
+
+
+def cuba_lif(
+    *,
+    tau_mem: Constant = 20e-3,
+    tau_syn: Constant = 5e-3,
+    dt: float = 1e-3,
+    theta: Constant = 1.0,
+    reset: Reset = subtract,
+    fire: Fire = Threshold(),
+    decay: Decay = exp_decay,
+) -> Neuron:
+    """Current-based LIF: a LIF behind an exponential synapse (tutorial Eqs. 5 to 8).
+
+    Args:
+        tau_mem: membrane time constant, seconds.
+        tau_syn: synaptic time constant, seconds.
+        dt, theta, reset, fire, decay: as in `lif`.
+    """
+    return Neuron(decay(tau_syn, dt), decay(tau_mem, dt), theta, reset, fire)
+
+
+def readout(
+    *,
+    tau_mem: Constant = 20e-3,
+    tau_syn: Constant | None = None,
+    dt: float = 1e-3,
+    decay: Decay = exp_decay,
+) -> Neuron:
+    """Leaky readout: a LIF that never fires and whose output is its membrane.
+
+    Args:
+        tau_mem: membrane time constant, seconds.
+        tau_syn: synaptic time constant, seconds; None for no synapse.
+        dt, decay: as in `lif`.
+    """
+    alpha = 0.0 if tau_syn is None else decay(tau_syn, dt)
+    return Neuron(alpha, decay(tau_mem, dt), 1.0, no_reset, Analog())
+
+
+class Learned(nn.Module):
+    """A neuron some of whose constants are learned: what is given as `nn.Parameter` is, the rest stays.
+
+    The logarithm is what the optimiser moves, so a constant stays positive, and a step of 0.01 means 1 % whether
+    the constant is 20 ms or a threshold of 1. One value serves the layer; a tensor like the features one each.
+
+    Args:
+        make: `iaf`, `lif`, `cuba_lif`, `readout` or any function of that kind.
+        arguments: its arguments.
+
+    >>> neuron = Learned(lif, tau_mem=nn.Parameter(torch.full((128,), 20e-3)), dt=1e-3)
+    >>> [name for name, _ in neuron.named_parameters()]
+    ['log.tau_mem']
+    """
+
+    def __init__(self, make: Callable[..., Neuron], **arguments: object):
+        super().__init__()
+        given = {k: v for k, v in arguments.items() if isinstance(v, nn.Parameter)}
+        for name, value in given.items():
+            _checks.positive(name, value.detach())
+        self.make = make
+        self.fixed = {k: v for k, v in arguments.items() if k not in given}
+        self.log = nn.ParameterDict({k: nn.Parameter(v.detach().log()) for k, v in given.items()})
+        self()  # wrong arguments are refused here, not in the first forward pass
+
+    def constants(self) -> dict[str, Tensor]:
+        """The learned constants, in their physical units."""
+        return {name: value.exp() for name, value in self.log.items()}
+
+    def forward(self) -> Neuron:
+        """The neuron at the present values."""
+        return self.make(**self.fixed, **self.constants())
+
+
+def as_neuron(source: Neuron | nn.Module) -> Neuron:
+    """A `Neuron` as it is, or what a module such as `Learned` makes at its present parameters."""
+    return source() if isinstance(source, nn.Module) else source

@@ -1,0 +1,90 @@
+"""The ordinary torch module: currents in, spikes out, and ``loss.backward()``.
+
+    model = nn.Sequential(nn.Linear(64, 128), LIF(cuba_lif()), nn.Linear(128, 10), LIF(readout()))
+    loss(model(x), y).backward()        # x (T, B, 64)
+
+A rule that changes how credit travels through layers needs a `snnlearn.Network`; here torch does that part.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from snnlearn import _checks
+from snnlearn.neurons import Neuron, State, Trace, as_neuron, lif
+from snnlearn.surrogate import FastSigmoid, Surrogate, firing
+from snnlearn.temporal import Backward, Unrolled
+
+
+class LIF(nn.Module):
+    """Neurons as a module, of any kind: LIF, IF, current-based LIF, readout.
+
+    Args:
+        neuron: a `Neuron` such as ``cuba_lif(tau_mem=20e-3)``, or a module such as `Learned` that makes one.
+        surrogate: what replaces the derivative of the step.
+        temporal: how credit travels through time.
+        recurrent: a module without bias from the layer's spikes to its currents, one step later; or None.
+    """
+
+    def __init__(
+        self,
+        neuron: Neuron | nn.Module | None = None,
+        *,
+        surrogate: Surrogate = FastSigmoid(),
+        temporal: Backward = Unrolled(),
+        recurrent: nn.Module | None = None,
+    ):
+        super().__init__()
+        neuron = lif() if neuron is None else neuron
+        if not isinstance(neuron, Neuron | nn.Module):
+            raise TypeError(f"neuron must be a Neuron such as lif(), got {type(neuron).__name__}")
+        if not isinstance(temporal, Backward):
+            raise TypeError(f"{temporal!r} has no backward pass; use Rule(...).backward(network, x, y, loss)")
+        if recurrent is not None and any(name.endswith("bias") for name, _ in recurrent.named_parameters()):
+            raise ValueError("the recurrent synapse has a bias; give bias=False there and a bias to the synapse")
+        self.source, self.surrogate, self.temporal, self.recurrent = neuron, surrogate, temporal, recurrent
+
+    def forward(self, a: Tensor) -> Tensor:
+        """Spikes (T, B, *features) for currents a (T, B, *features), from rest."""
+        return self.trace(a).s
+
+    def trace(self, a: Tensor, state: State | None = None) -> Trace:
+        """Current, membrane and spikes; ``trace.last`` is the state to go on from.
+
+        Raises:
+            ValueError, TypeError: a is not a finite floating-point sequence (T, B, *features).
+        """
+        _checks.sequence("the current a", a)
+        if state is not None:
+            _checks.same_kind("the state", state.U, "the current a", a)
+        return self.temporal.run(as_neuron(self.source), self.surrogate, a, self.recurrent, 1, state)
+
+    def step(self, state: State | None, a: Tensor) -> State:
+        """One step, differentiable by autograd: the state at n from the state at n-1 and the current a (B, ...)."""
+        neuron = as_neuron(self.source)
+        state = neuron.start(a) if state is None else state
+        if self.recurrent is not None:
+            a = a + self.recurrent(state.s)
+        return neuron.step(state, a, firing(neuron, self.surrogate))
+
+    def extra_repr(self) -> str:
+        """What is not a submodule."""
+        return f"{self.source}, surrogate={self.surrogate}, temporal={self.temporal}"
+
+
+class PerStep(nn.Module):
+    """A module of single samples, such as Conv2d or Flatten, over a sequence: time joins the batch and leaves it.
+
+    ``nn.Linear`` does not need it; a module that looks at more than the last axis does.
+
+    Args:
+        module: maps (batch, *features) to (batch, *features).
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, *features) to (T, B, *features)."""
+        return self.module(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -1,0 +1,46 @@
+"""What every method has in common."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from snnlearn.neurons import Neuron, State, Trace
+from snnlearn.surrogate import Surrogate
+
+
+class Reset(enum.Enum):
+    """What the gradient sees of the reset. The forward pass has the reset in all three.
+
+    KEPT: all of it, the exact derivative of the smoothed neuron (EXODUS, BPTT).
+    DETACHED: the spike that resets is taken for a constant.
+    IGNORED: the membrane is differentiated as if there were no reset (SLAYER). The same as DETACHED for a reset by
+    subtraction, not for one to zero, where DETACHED still knows that a spike cut the membrane's memory.
+    """
+
+    KEPT = "kept"
+    DETACHED = "detached"
+    IGNORED = "ignored"
+
+
+@runtime_checkable
+class Backward(Protocol):
+    """Credit backward in time: the forward pass of a layer, with a gradient attached to it.
+
+    A method of your own is any object with this ``run``; it needs no registration.
+    """
+
+    def run(
+        self,
+        neuron: Neuron,
+        surrogate: Surrogate,
+        a: Tensor,
+        recurrent: Callable[[Tensor], Tensor] | None = None,
+        lag: int = 1,
+        state: State | None = None,
+        sent: Sequence[Tensor] | None = None,
+    ) -> Trace:
+        """Simulate a layer, differentiably. Arguments and result as in `Neuron.simulate`."""

@@ -1,0 +1,59 @@
+"""Backpropagation through time by torch's own autograd, through the loop: the reference for every other method.
+
+Tutorial Sec. III-B and Box 2 (Eq. 11), Fig. 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from snnlearn import neurons
+from snnlearn.neurons import Constant, Neuron, State, Trace, no_reset
+from snnlearn.surrogate import Surrogate, firing
+from snnlearn.temporal.base import Reset
+
+
+def seen(reset: neurons.Reset, choice: Reset) -> neurons.Reset:
+    """The membrane update with the value of ``reset`` and as much of its derivative as ``choice`` lets through."""
+    if choice is Reset.KEPT:
+        return reset
+    if choice is Reset.DETACHED:
+        return lambda U, s, I, beta, theta: reset(U, s.detach(), I, beta, theta)
+
+    def ignored(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
+        free = no_reset(U, s, I, beta, theta)
+        return free + (reset(U, s, I, beta, theta) - free).detach()
+
+    return ignored
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """BPTT: autograd through the unrolled loop.
+
+    Args:
+        reset: what the gradient sees of the reset.
+    """
+
+    reset: Reset = Reset.KEPT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reset, Reset):
+            raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
+
+    def run(
+        self,
+        neuron: Neuron,
+        surrogate: Surrogate,
+        a: Tensor,
+        recurrent: Callable[[Tensor], Tensor] | None = None,
+        lag: int = 1,
+        state: State | None = None,
+        sent: Sequence[Tensor] | None = None,
+    ) -> Trace:
+        """See `Backward.run`."""
+        fire, reset = firing(neuron, surrogate), seen(neuron.reset, self.reset)
+        return neuron.simulate(a, recurrent, lag, state, sent, fire, reset)
