@@ -121,7 +121,9 @@ class Exponential(Surrogate):
         return torch.exp2(-z.abs())
 
     def _integral(self, z: Tensor) -> Tensor:
-        return z.sign() * -torch.expm1(-math.log(2) * z.abs()) / math.log(2)
+        ln2 = math.log(2)  # in two halves, so that autograd finds the slope at 0 too
+        above, below = -torch.expm1(-ln2 * z.clamp(min=0)), torch.expm1(ln2 * z.clamp(max=0))
+        return torch.where(z >= 0, above, below) / ln2
 
 
 class Boxcar(Surrogate):
@@ -223,6 +225,105 @@ SHAPES: tuple[type[Surrogate], ...] = (
     Gaussian,
     StraightThrough,
 )
+
+
+# The defaults of other libraries, so that a network moves over with the same gradient. Arguments have the names and
+# defaults that they have there; x = U - theta. Measured against snnTorch 1.0, Norse 1.1 and its main branch,
+# SpikingJelly 2.0 and Sinabs 3.1: the slopes agree to a few rounding errors.
+
+
+def snntorch_fast_sigmoid(slope: float = 25.0) -> FastSigmoid:
+    """snnTorch's ``surrogate.fast_sigmoid``: 1 / (1 + slope*|x|)**2, area 2 / slope."""
+    return FastSigmoid.from_steepness(slope)
+
+
+def snntorch_sigmoid(slope: float = 25.0) -> Sigmoid:
+    """snnTorch's ``surrogate.sigmoid``, peak slope / 4. Theirs is NaN far below threshold, where exp overflows."""
+    return Sigmoid.from_steepness(slope)
+
+
+def snntorch_atan(alpha: float = 2.0) -> ArcTan:
+    """snnTorch's ``surrogate.atan``, its neurons' default; the slope its documentation prints lacks pi*alpha/2."""
+    _checks.positive("alpha", alpha)
+    return ArcTan(2 / (math.pi * alpha), alpha / 2)
+
+
+def norse_superspike(alpha: float = 100.0) -> FastSigmoid:
+    """Norse's ``super``: 1 / (1 + alpha*|x|)**2. alpha is a steepness; release 1.1.0 ignores it and has 1 there."""
+    return FastSigmoid.from_steepness(alpha)
+
+
+def norse_triangle(alpha: float = 0.3) -> PiecewiseLinear:
+    """Norse's ``triangle``: alpha * max(0, 1 - |x|). alpha is a gain."""
+    return PiecewiseLinear(0.5, alpha)
+
+
+def norse_tanh(alpha: float = 100.0) -> Sigmoid:
+    """Norse's ``tanh``: sech(alpha*x)**2. It is 2 / alpha times the derivative of the step that Norse names."""
+    _checks.positive("alpha", alpha)
+    return Sigmoid(math.acosh(math.sqrt(2)) / alpha, 1.0)
+
+
+def norse_heavi_erfc(alpha: float = 100.0) -> Gaussian:
+    """Norse's ``heavi_erfc``: 2/sqrt(pi) * exp(-(alpha*x)**2), not scaled as the step it names."""
+    _checks.positive("alpha", alpha)
+    return Gaussian(math.sqrt(math.log(2)) / alpha, 2 / math.sqrt(math.pi))
+
+
+def spikingjelly_sigmoid(alpha: float = 4.0) -> Sigmoid:
+    """SpikingJelly's ``Sigmoid``, its neurons' default: area 1."""
+    return Sigmoid.from_steepness(alpha)
+
+
+def spikingjelly_atan(alpha: float = 2.0) -> ArcTan:
+    """SpikingJelly's ``ATan``: area 1, the same as snnTorch's."""
+    return snntorch_atan(alpha)
+
+
+def spikingjelly_superspike(alpha: float = 1.0) -> FastSigmoid:
+    """SpikingJelly's ``SuperSpike``: alpha / (1 + |x|)**2. alpha is a gain, where Norse's is a steepness."""
+    return FastSigmoid.from_steepness(1.0, alpha)
+
+
+def spikingjelly_soft_sign(alpha: float = 2.0) -> FastSigmoid:
+    """SpikingJelly's ``SoftSign``: alpha / 2 / (1 + alpha*|x|)**2, area 1."""
+    return FastSigmoid.from_steepness(alpha, alpha / 2)
+
+
+def spikingjelly_piecewise_quadratic(alpha: float = 1.0) -> PiecewiseLinear:
+    """SpikingJelly's ``PiecewiseQuadratic``: max(0, alpha - alpha**2 * |x|), area 1."""
+    _checks.positive("alpha", alpha)
+    return PiecewiseLinear(0.5 / alpha, alpha)
+
+
+def spikingjelly_piecewise_exp(alpha: float = 1.0) -> Exponential:
+    """SpikingJelly's ``PiecewiseExp``: alpha / 2 * exp(-alpha*|x|), area 1."""
+    _checks.positive("alpha", alpha)
+    return Exponential.from_scale(0.5, 1 / alpha)
+
+
+def spikingjelly_erf(alpha: float = 2.0) -> Gaussian:
+    """SpikingJelly's ``Erf``: alpha / sqrt(pi) * exp(-(alpha*x)**2), area 1."""
+    _checks.positive("alpha", alpha)
+    return Gaussian(math.sqrt(math.log(2)) / alpha, alpha / math.sqrt(math.pi))
+
+
+def spikingjelly_rect(alpha: float = 1.0) -> Boxcar:
+    """SpikingJelly's ``Rect``: alpha within 0.5 / alpha, area 1. Theirs excludes the very edge."""
+    _checks.positive("alpha", alpha)
+    return Boxcar(0.5 / alpha, alpha)
+
+
+def sinabs_single_exponential(grad_width: float = 0.5, grad_scale: float = 1.0, theta: float = 1.0) -> Exponential:
+    """Sinabs's ``SingleExponential``, its layers' default, at threshold theta: area 2 * grad_scale at any width."""
+    _checks.positive("theta", theta)
+    return Exponential.from_scale(grad_scale, grad_width * theta)
+
+
+def sinabs_gaussian(sigma: float = 0.5, grad_scale: float = 1.0) -> Gaussian:
+    """Sinabs's ``Gaussian`` with mu = 0: area grad_scale; its width does not follow the threshold."""
+    _checks.positive("sigma", sigma)
+    return Gaussian(sigma * math.sqrt(2 * math.log(2)), grad_scale / (sigma * math.sqrt(2 * math.pi)))
 
 
 # Firing with a surrogate in place of the derivative.

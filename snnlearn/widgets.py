@@ -1,9 +1,8 @@
 """Live figures: controls and one picture that follows them while they are dragged.
 
-A :class:`LivePanel` is made of ordinary Jupyter widgets, so that it needs no JavaScript of its own:
-the controls, one PNG drawn by matplotlib's Agg, and a line for errors. It is quick because it draws
-anew only the artists that move and whatever lies above them; what lies below (grid, ticks, labels)
-is kept as pixels until something in it changes.
+A :class:`LivePanel` is made of ordinary Jupyter widgets and needs no JavaScript of its own: the controls, one
+PNG drawn by matplotlib's Agg, and a line for errors. It is quick because it draws anew only the artists that
+move and what lies above them; what lies below (grid, ticks, labels) is kept as pixels until it changes.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import threading
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import ipywidgets
@@ -28,35 +26,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
-from traitlets import TraitError, Unicode
+from traitlets import TraitError, Unicode, link
 
 Pixels = NDArray[np.uint8]
 Artists = Mapping[str, Artist | Sequence[Artist]]
 
-# The palette of Okabe and Ito, which readers with any of the common colour vision deficiencies can
-# tell apart. Its yellow is left out: it is hardly visible as a line on white.
-COLORS: Mapping[str, str] = MappingProxyType(
-    {
-        "membrane": "#0072B2",
-        "spike": "#D55E00",
-        "surrogate": "#009E73",
-        "threshold": "#000000",
-        "current": "#56B4E9",
-        "reference": "#CC79A7",
-        "accent": "#E69F00",
-    }
-)
-
-CSS_PIXELS_PER_INCH = 100  # one picture pixel to one CSS pixel at the default dpi
-PLAY_INTERVAL = 150  # ms; about twice what a picture takes from kernel to screen
+CSS_PIXELS_PER_INCH = 100  # at the default dpi one pixel of the picture is one CSS pixel
+PLAY_INTERVAL = 150  # ms, about twice what a picture takes from kernel to screen
+DIM = 0.3  # of its contrast a picture keeps while the error line says why there is no new one
 
 
 def coarse_limits(low: float, high: float, step: float) -> tuple[float, float]:
-    """The multiples of `step` that enclose [low, high]: axis limits that stay put while data move.
+    """The multiples of `step` that enclose [low, high]: limits of an axis that stay put while data move.
 
-    Limits that follow the data exactly make the whole background be drawn at every picture, and hide
-    growth by rescaling it. The result depends on the arguments only, so a slider that comes back brings
-    the same picture back. A range without extent that lies on a multiple gets one step above it.
+    Limits that follow the data exactly have the ticks drawn anew at every picture, and hide growth by rescaling
+    it. The result depends on the arguments alone: a slider that comes back brings the same picture back. If
+    low and high are the same multiple, high is moved to the next.
 
     Raises ValueError if a number is not finite, `step` is not positive or `low` exceeds `high`.
 
@@ -65,7 +50,7 @@ def coarse_limits(low: float, high: float, step: float) -> tuple[float, float]:
     """
     if not all(math.isfinite(number) for number in (low, high, step)) or step <= 0 or low > high:
         raise ValueError(
-            "coarse_limits takes finite low <= high and a step above 0; "
+            "coarse_limits takes finite numbers, low <= high and step > 0; "
             f"it was given low={low!r}, high={high!r}, step={step!r}"
         )
     # 0.3 / 0.1 is 2.9999999999999996: what lies on a multiple but for rounding belongs to it.
@@ -77,8 +62,8 @@ def coarse_limits(low: float, high: float, step: float) -> tuple[float, float]:
 def encode_png(pixels: Pixels) -> bytes:
     """A PNG of `pixels` (height, width, 3).
 
-    Rows are not filtered and zlib works at level 1: for line drawings that is as small as what general
-    encoders make at their level 1, in less than half of the time.
+    Rows are not filtered and zlib works at level 1: for line drawings as small as what a general encoder makes
+    at its level 1, in less than half of the time.
     """
     height, width, _ = pixels.shape
     rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter, 0: none
@@ -92,27 +77,26 @@ def encode_png(pixels: Pixels) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", image) + chunk(b"IEND", b"")
 
 
-def _in_drawing_order(parent: Figure | Axes) -> Iterator[Artist]:
-    """The artists that `parent` draws, those of its axes instead of the axes, lowest first.
+def _in_drawing_order(parent: Figure | Axes) -> Iterator[tuple[Artist, Axes | None]]:
+    """What `parent` draws, lowest first: artists, each with the axes that draws it, None for the figure.
 
     The rules are those of Figure.draw and Axes.draw.
     """
     if not parent.get_visible():
         return
-    children = [child for child in parent.get_children() if child is not parent.patch]
-    framed = True
-    if isinstance(parent, Axes):
-        framed = parent.axison and parent.get_frame_on()
-        hidden = [] if framed else list(parent.spines.values())
-        hidden += [] if parent.axison else [parent.xaxis, parent.yaxis]
-        children = [child for child in children if child not in hidden]
+    axes = parent if isinstance(parent, Axes) else None
+    hidden: list[Artist] = [parent.patch]
+    framed = axes is None or (axes.axison and axes.get_frame_on())
     if framed:
-        yield parent.patch
-    for child in sorted(children, key=Artist.get_zorder):
+        yield parent.patch, axes
+    if axes is not None:
+        hidden += [] if framed else axes.spines.values()
+        hidden += [] if axes.axison else [axes.xaxis, axes.yaxis]
+    for child in sorted(parent.get_children(), key=Artist.get_zorder):
         if isinstance(child, Axes):
             yield from _in_drawing_order(child)
-        else:
-            yield child
+        elif child not in hidden:
+            yield child, axes
 
 
 def _with_parts(artist: Artist) -> Iterator[Artist]:
@@ -122,123 +106,443 @@ def _with_parts(artist: Artist) -> Iterator[Artist]:
 
 
 def _attributes(artist: Artist) -> dict[str, Any]:
-    """What decides how an axis or its label is drawn, in a form that can be compared later."""
+    """What decides how an axis, or its label, is drawn, in a form that later changes leave alone."""
     attributes = {name: value for name, value in vars(artist).items() if name not in ("_stale", "_renderer")}
     if isinstance(artist, Text):
-        attributes["_fontproperties"] = hash(artist.get_fontproperties())  # changed in place by setters
+        attributes["_fontproperties"] = hash(artist.get_fontproperties())  # setters change it in place
     if isinstance(artist, Axis):
         major, minor = artist.get_majorticklocs(), artist.get_minorticklocs()
         formatter = artist.get_major_formatter()
         attributes["ticks"] = (
-            tuple(artist.get_view_interval()),
-            tuple(major),
-            tuple(minor),
-            tuple(artist.get_transform().transform(major)),
-            tuple(formatter.format_ticks(major)),
+            *artist.get_view_interval(),
+            *major,
+            *artist.get_transform().transform(major),
+            *minor,
+            *formatter.format_ticks(major),
             formatter.get_offset(),
-            tuple(artist.get_minor_formatter().format_ticks(minor)),
+            *artist.get_minor_formatter().format_ticks(minor),
         )
     return attributes
 
 
 def _equal(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Plain values are compared by value; of objects, which setters replace, only the identity counts."""
-    plain = (str, int, float, tuple)
-    return old.keys() == new.keys() and all(
-        value is new[name] or (isinstance(value, plain) and type(value) is type(new[name]) and value == new[name])
-        for name, value in old.items()
-    )
+    """Plain values are compared by value; an object is equal to itself only, since setters replace it."""
+
+    def same(a: Any, b: Any) -> bool:
+        return a is b or (type(a) is type(b) and isinstance(a, str | int | float | tuple) and a == b)
+
+    return old.keys() == new.keys() and all(same(value, new[name]) for name, value in old.items())
 
 
 class _Painter:
-    """Paints a figure whose `moving` artists change often and the others seldom.
+    """Paints a figure in which some artists move often and the others seldom.
 
-    A picture is the kept pixels of the artists below all moving ones, and over them, drawn anew in their
-    order, the moving artists and everything above: spines, legends, texts. It equals a full drawing of
-    the figure, except where a moving artist leaves its axes.
+    A picture is the kept pixels of the artists that no moving one lies below, and over them, drawn anew in
+    their order, the moving artists and what lies above: spines, legends, texts. So it equals a full drawing of
+    the figure, except where a moving artist leaves its axes (clip_on=False).
     """
 
     def __init__(self, figure: Figure) -> None:
-        self.figure = figure
         self.canvas = FigureCanvasAgg(figure)
         self.redraws = 0
+        self._figure = figure
+        self._axes: list[Axes] = []
         self._background: Any = None
-        self._drawn: tuple[Any, ...] | None = None  # what the background looked like
+        self._look: tuple[Any, ...] = ()  # what the background was drawn from
+        self._parts: list[Artist] = []  # of the background, which matplotlib marks when they change
 
     def paint(self, moving: Sequence[Artist]) -> Pixels:
         """The picture, (height, width, 3)."""
-        # Fonts are shared by all figures, and the front end may call from another thread than the one
-        # in which a cell draws; matplotlib's own drawing takes this lock too.
-        with self.figure._render_lock:  # type: ignore[attr-defined]
-            below, above = self._layers(moving)
+        # Fonts are shared by all figures, and a front end may call from another thread than the one in which
+        # a cell draws. The lock is the one that Figure.draw takes.
+        with self._figure._render_lock:  # type: ignore[attr-defined]
+            below, above = self._layers(set(moving))
             if self._background is None or self._changed(below, above):
                 self._redraw(below, above)
             self.canvas.restore_region(self._background)
             renderer = self.canvas.get_renderer()
-            for axes in {artist.axes for artist in above if self._is_new_title(artist)}:
-                axes.get_tightbbox(renderer, bbox_extra_artists=[])  # puts the titles in their place
+            for axes in {artist.axes for artist in above if _is_new_title(artist)}:
+                axes.get_tightbbox(renderer, bbox_extra_artists=[])  # moves titles to their places
             for artist in above:
                 artist.draw(renderer)
-            # Drawing marks some of what it drew as stale.
-            for artist in (*(part for leaf in below for part in _with_parts(leaf)), *above):
-                artist.stale = False
+            for artist in (*self._parts, *above):
+                artist.stale = False  # drawing leaves the mark on what is hidden or out of sight
             return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
-    @staticmethod
-    def _is_new_title(artist: Artist) -> bool:
-        return isinstance(artist, Text) and artist.stale and artist.axes is not None and artist not in artist.axes.texts
-
-    def _layers(self, moving: Sequence[Artist]) -> tuple[list[Artist], list[Artist]]:
-        """All artists in drawing order, split: those that no moving artist lies below, and the others."""
-        boxes = {axes: axes.bbox.frozen() for axes in self.figure.axes}
-        whole = self.figure.bbox
+    def _layers(self, moving: set[Artist]) -> tuple[list[Artist], list[Artist]]:
+        """All artists in drawing order, in two parts: those that no moving artist lies below, and the others."""
+        order = list(_in_drawing_order(self._figure))
+        boxes = {axes: axes.bbox.frozen() for _, axes in order if axes is not None}
+        self._axes = list(boxes)
         below: list[Artist] = []
         above: list[Artist] = []
-        reached: list[Any] = []  # where moving artists lie below what follows
-        for artist in _in_drawing_order(self.figure):
-            box = boxes.get(artist.axes, whole)
-            if artist in moving:
-                reached.append(box)
-                above.append(artist)
-            elif any(box.overlaps(other) for other in reached):
-                above.append(artist)
-            else:
-                below.append(artist)
+        reached: set[Axes | None] = set()  # where a moving artist lies below what follows
+        for artist, axes in order:
+            if artist in moving and axes not in reached:
+                box = self._figure.bbox if axes is None else boxes[axes]
+                reached |= {other for other in boxes if boxes[other].overlaps(box)} | {axes, None}
+            (above if axes in reached else below).append(artist)
         return below, above
 
-    def _look(self, below: list[Artist], above: list[Artist]) -> tuple[Any, ...]:
-        boxes = [axes.bbox.extents.tolist() for axes in self.figure.axes]
-        axis = [axis for axes in self.figure.axes for axis in (axes.xaxis, axes.yaxis)]
-        return below, above, boxes, [_attributes(part) for a in axis for part in (a, a.label)]
+    def _compared(self) -> list[Artist]:
+        """The artists that setters mark as changed though they are not: set_xlim does, and set_xlabel."""
+        return [part for axes in self._axes for axis in (axes.xaxis, axes.yaxis) for part in (axis, axis.label)]
+
+    def _see(self, below: list[Artist], above: list[Artist]) -> tuple[Any, ...]:
+        places = [
+            (axes.bbox.extents.tolist(), axes.get_aspect(), axes.get_box_aspect(), axes.get_anchor())
+            for axes in self._axes
+        ]
+        return below, above, places, [_attributes(artist) for artist in self._compared()]
 
     def _changed(self, below: list[Artist], above: list[Artist]) -> bool:
-        """Whether the background has to be drawn anew.
+        """Whether the background must be drawn anew.
 
-        matplotlib marks an artist that a setter was called on as stale. That decides, except for figure
-        and axes (what they are is the order of their artists and the boxes) and for the axis and its
-        label, which calls such as set_xlim and set_xlabel mark though nothing changes: these are compared.
+        An axis and its label are compared with what they were; so are, by their place and the order of their
+        artists, axes and figure. For all others the mark counts that matplotlib's setters leave.
         """
-        old, new = self._drawn, self._look(below, above)
-        if old is None or old[:3] != new[:3] or not all(map(_equal, old[3], new[3])):
-            return True
-        compared = {part for axes in self.figure.axes for axis in (axes.xaxis, axes.yaxis) for part in (axis, axis.label)}
-        return any(part.stale for artist in below for part in _with_parts(artist) if part not in compared)
+        old, new = self._look, self._see(below, above)
+        same = old[:3] == new[:3] and all(map(_equal, old[3], new[3]))
+        return not same or any(part.stale for part in self._parts)
 
     def _redraw(self, below: list[Artist], above: list[Artist]) -> None:
         self._background = None  # stays so if drawing fails
-        for artist in below:
-            artist.set_animated(False)
+        # A full drawing leaves out what is animated, except for the patch of axes.
+        patches = [axes.patch for axes in self._axes if axes.patch in above and axes.patch.get_visible()]
         for artist in above:
-            artist.set_animated(True)  # which full drawings leave out
-        # Axes draw their patch even if it is animated.
-        patches = [a.patch for a in self.figure.axes if a.patch in above and a.patch.get_visible()]
+            artist.set_animated(True)
         for patch in patches:
             patch.set_visible(False)
         try:
             self.canvas.draw()
         finally:
+            for artist in above:
+                artist.set_animated(False)
             for patch in patches:
                 patch.set_visible(True)
-        self._background = self.canvas.copy_from_bbox(self.figure.bbox)
-        self._drawn = self._look(below, above)
+        self._background = self.canvas.copy_from_bbox(self._figure.bbox)
+        self._look = self._see(below, above)
+        compared = set(self._compared())
+        self._parts = [part for artist in below for part in _with_parts(artist) if part not in compared]
         self.redraws += 1
+
+
+def _is_new_title(artist: Artist) -> bool:
+    if not isinstance(artist, Text) or artist.axes is None:
+        return False
+    return artist.stale and bool(artist.get_text()) and artist not in artist.axes.texts
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def _flat(name: str, value: Any, figure: Figure) -> Iterator[Artist]:
+    """The artists in one of the values that `draw` returned, each checked."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(name, item, figure)
+    elif not isinstance(value, Artist):
+        raise TypeError(
+            f"draw must return a dict of matplotlib artists, or of sequences of them; {name!r} holds {_kind(value)}"
+        )
+    elif value.get_figure() is not figure or value not in (value.axes or figure).get_children():
+        raise ValueError(
+            f"draw returned, as {name!r}, {_kind(value)} that neither an axes of the panel nor its figure draws: "
+            "leave out what was removed, and return an artist as a whole (the legend, not a text in it)"
+        )
+    else:
+        yield value
+
+
+def _stops(control: Any) -> tuple[str, NDArray[Any]]:
+    """The trait of a slider that playing it sets, and the values that it is given in turn."""
+    if isinstance(control, ipywidgets.SelectionSlider):
+        return "index", np.arange(len(control.options))
+    if isinstance(control, ipywidgets.IntSlider):
+        return "value", np.arange(control.min, control.max + 1, control.step)
+    if isinstance(control, ipywidgets.FloatSlider | ipywidgets.FloatLogSlider):
+        count = math.floor((control.max - control.min) / control.step + 1e-9) + 1
+        stops = np.round(control.min + control.step * np.arange(count), 12)
+        return "value", control.base**stops if isinstance(control, ipywidgets.FloatLogSlider) else stops
+    raise TypeError(f"play must name a slider of numbers or a SelectionSlider; it names {_kind(control)}")
+
+
+def _with_play(control: Any) -> ipywidgets.HBox:
+    """A slider and a button that animates it, linked in both directions.
+
+    A slow drawing skips steps instead of falling behind: of each widget the front end has one message on its
+    way at most, until the kernel has done with it, and of those that wait it keeps the newest.
+    """
+    trait, stops = _stops(control)
+    # Play has the clock, in the front end. Its own buttons have icons but no names, so a named one starts it.
+    clock = ipywidgets.Play(max=len(stops) - 1, interval=PLAY_INTERVAL, layout=ipywidgets.Layout(display="none"))
+    button = ipywidgets.ToggleButton(layout=ipywidgets.Layout(width="5em", flex="0 0 auto", margin="2px 12px 2px 2px"))
+
+    def nearest() -> int:
+        return int(np.abs(stops - getattr(control, trait)).argmin())
+
+    def lead(change: Any) -> None:
+        if change["new"] != nearest():
+            setattr(control, trait, stops[change["new"]].item())
+
+    def follow(_: Any = None) -> None:
+        clock.value = nearest()
+
+    def name(_: Any = None) -> None:
+        button.description = button.icon = "pause" if button.value else "play"
+
+    name()
+    follow()
+    button.observe(name, "value")
+    link((button, "value"), (clock, "playing"))
+    clock.observe(lead, "value")
+    control.observe(follow, trait)
+    return ipywidgets.HBox([button, clock, control], layout=ipywidgets.Layout(flex="1 1 400px", max_width="600px"))
+
+
+class _Picture(ipywidgets.Image):
+    """An image with a text alternative, in `tooltip`: it becomes the title attribute, the image's name."""
+
+    # The front end sets the title of widgets without a description only, and fails where there is no such
+    # attribute. The Image of ipywidgets has none.
+    description = Unicode("").tag(sync=True)
+
+
+class LivePanel(ipywidgets.VBox):
+    """Controls, a picture that follows them, and a line that says what went wrong.
+
+    Args:
+        draw: ``draw(axes, artists, **values)``, given the axes (a flat array in reading order), the artists it
+            returned last, and the value of each control by name. At the first call `artists` is None: it draws
+            everything, labels and limits too. Later calls update. It returns the artists that change often, a
+            dict of artists or sequences of artists. Whatever else it changes (limits, ticks, a background) is
+            drawn as well, though more slowly: see `coarse_limits`; legends, titles and texts are quick either way.
+            The layout is made once, for what the first call has drawn. In JupyterLab it runs in a thread of its
+            own, so that sliders answer while a cell runs: settings that PyTorch or NumPy keep for each thread
+            (``torch.no_grad``, ``numpy.errstate``) must be set inside it.
+        controls: name to widget with a value: slider, dropdown, toggle buttons, checkbox ...
+        rows, columns: of axes.
+        figsize: in inches, each of 100 CSS pixels.
+        dpi: pixels per inch; 200 for sharp pictures on dense screens, at a quarter of the speed.
+        alt: what the picture shows, in words, for those who do not see it: a text, or a function of the values.
+        play: the name of a slider that gets a button to animate it.
+
+    Raises:
+        TypeError: a control has no value, or `draw` did not return such a dict.
+        ValueError: no controls, or `play` is none of them. What `draw` raises at its first call is passed on;
+            what it raises later is shown under the picture, which is dimmed until a call succeeds.
+
+    >>> def draw(axes, artists, tau):
+    ...     t = np.arange(100.0)
+    ...     if artists is None:
+    ...         axes[0].set(xlabel="time (ms)", ylabel="potential", ylim=(0, 1))
+    ...         artists = {"membrane": axes[0].plot(t, t)[0]}
+    ...     artists["membrane"].set_ydata(np.exp(-t / tau))
+    ...     return artists
+    >>> LivePanel(draw, {"tau": ipywidgets.FloatSlider(20, min=5, max=50)}, alt="The potential decays.")
+    LivePanel(tau=20.0)
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., Artists],
+        controls: Mapping[str, Any],
+        *,
+        rows: int = 1,
+        columns: int = 1,
+        figsize: tuple[float, float] = (9, 3),
+        dpi: float = 100,
+        alt: str | Callable[..., str] = "",
+        play: str | None = None,
+    ) -> None:
+        if not controls:
+            raise ValueError("controls is empty; give at least one widget by name")
+        for name, control in controls.items():
+            if not isinstance(control, ipywidgets.Widget) or not control.has_trait("value"):
+                raise TypeError(f"the control {name!r} must be a widget with a value, not {_kind(control)}")
+        if play is not None and play not in controls:
+            raise ValueError(f"play must name one of the controls {', '.join(controls)}; it is {play!r}")
+        self._controls = dict(controls)
+        self._draw = draw
+        self._alt = alt
+        self._lock = threading.RLock()
+        self._held = False
+        self._artists: Artists | None = None
+        self._error = ""
+        self._frames = 0
+
+        self._figure = Figure(figsize=figsize, dpi=dpi, layout="constrained")
+        self._axes = self._figure.subplots(rows, columns, squeeze=False).ravel()
+        self._painter = _Painter(self._figure)
+        self._size = tuple(round(CSS_PIXELS_PER_INCH * inches) for inches in figsize)
+        layout = ipywidgets.Layout(width=f"{self._size[0]}px", max_width="100%", margin="6px 0 0 0")
+        self._picture = _Picture(layout=layout)
+        self._error_line = ipywidgets.HTML(layout=ipywidgets.Layout(display="none"))
+        moving, text = self._call()
+        self._figure.get_layout_engine().execute(self._figure)
+        self._figure.set_layout_engine("none")
+        self._pixels = self._painter.paint(moving)
+        self._show(self._pixels, text)
+
+        for name, control in self._controls.items():
+            _arrange(name, control)
+        row = [_with_play(control) if name == play else control for name, control in self._controls.items()]
+        box = ipywidgets.HBox(row, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="center"))
+        super().__init__([box, self._picture, self._error_line])
+        for control in self._controls.values():
+            control.observe(self._follow, "value")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The value of each control."""
+        return {name: control.value for name, control in self._controls.items()}
+
+    @property
+    def axes(self) -> NDArray[Any]:
+        """The axes, in reading order."""
+        return self._axes
+
+    @property
+    def figure(self) -> Figure:
+        """The figure behind the picture."""
+        return self._figure
+
+    @property
+    def error(self) -> str:
+        """Type and message of the exception that keeps the picture from being drawn; empty if there is none."""
+        return self._error
+
+    @property
+    def frames(self) -> int:
+        """How many pictures have been drawn."""
+        return self._frames
+
+    @property
+    def redraws(self) -> int:
+        """For how many of them the background was drawn anew: the slow ones."""
+        return self._painter.redraws
+
+    def png(self) -> bytes:
+        """The picture that is shown."""
+        return bytes(self._picture.value)
+
+    def set(self, **values: Any) -> None:
+        """Give controls new values and draw once.
+
+        Raises ValueError for a name that no control has, or a value that its control does not take as it is;
+        the controls then keep their values.
+        """
+        unknown = [name for name in values if name not in self._controls]
+        if unknown:
+            raise ValueError(f"no control is called {unknown[0]!r}; there are {', '.join(self._controls)}")
+        with self._lock:
+            before = self.values
+            self._held = True
+            try:
+                for name, value in values.items():
+                    self._give(name, value)
+            except ValueError:
+                for name in values:
+                    self._controls[name].value = before[name]
+                raise
+            finally:
+                self._held = False
+            self.refresh()
+
+    def _give(self, name: str, value: Any) -> None:
+        control = self._controls[name]
+        try:
+            control.value = value
+        except TraitError as error:
+            raise ValueError(f"the control {name!r} does not take {value!r}: {error}") from error
+        if control.value != value:  # a bounded number is moved to the nearest bound without a word
+            raise ValueError(f"the control {name!r} does not take {value!r}; the nearest is {control.value!r}")
+
+    def refresh(self) -> None:
+        """Draw again: for when something else than a control has changed, such as results that `draw` shows."""
+        with self._lock:
+            try:
+                moving, text = self._call()
+                self._pixels = self._painter.paint(moving)
+            except Exception as error:
+                self._show_error(error)
+            else:
+                self._show(self._pixels, text)
+
+    def _follow(self, _: Any) -> None:
+        if not self._held:
+            self.refresh()
+
+    def _call(self) -> tuple[list[Artist], str]:
+        """Call `draw`: the artists it returned, in one list, and the text alternative."""
+        artists = self._draw(self._axes, self._artists, **self.values)
+        if not isinstance(artists, Mapping):
+            raise TypeError(
+                f"draw must return a dict of the artists that move, such as {{'membrane': line}}; "
+                f"it returned {_kind(artists)}"
+            )
+        moving = [artist for name, value in artists.items() for artist in _flat(name, value, self._figure)]
+        self._artists = artists
+        return moving, self._alt(**self.values) if callable(self._alt) else self._alt
+
+    def _show(self, pixels: Pixels, text: str) -> None:
+        self._frames += 1
+        self._put(pixels, text)
+        if self._error:
+            self._error = ""
+            self._error_line.value = ""
+            self._error_line.layout.display = "none"
+
+    def _show_error(self, error: Exception) -> None:
+        self._error = f"{type(error).__name__}: {error}"
+        origin = error.__traceback__
+        while origin and origin.tb_frame.f_code.co_filename == __file__:
+            origin = origin.tb_next  # how this file came to call `draw` helps nobody
+        trace = "".join(traceback.format_exception(type(error), error, origin))
+        self._error_line.value = (
+            f'<div role="alert" style="color: #c62828; line-height: 1.4">{html.escape(self._error)}'
+            f"<details><summary>Traceback</summary><pre>{html.escape(trace)}</pre></details></div>"
+        )
+        self._error_line.layout.display = None
+        self._put((255 - (255 - self._pixels) * DIM).astype(np.uint8), f"No picture: {self._error}")
+
+    def _put(self, pixels: Pixels, text: str) -> None:
+        self._text = text
+        with self._picture.hold_sync():  # one message
+            self._picture.tooltip = text or repr(self)
+            self._picture.value = encode_png(pixels)
+
+    def __repr__(self) -> str:
+        # A selection's value may be any object; its label is text.
+        shown = {name: c.label if c.has_trait("label") else c.value for name, c in self._controls.items()}
+        return f"LivePanel({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data = dict(super()._repr_mimebundle_(**kwargs))
+        data["text/plain"] = f"{self!r}\n{self._text}".strip()
+        data["image/png"] = base64.b64encode(self.png()).decode()  # for readers without a kernel
+        width, height = self._size
+        return data, {"image/png": {"width": width, "height": height, "alt": self._text}}
+
+
+def _arrange(name: str, control: Any) -> None:
+    """Name a control and give it room, where its author has not."""
+    if control.has_trait("description") and not control.description:
+        control.description = name
+    if control.has_trait("style") and control.style.has_trait("description_width"):
+        control.style.description_width = control.style.description_width or "initial"
+    if control.has_trait("continuous_update"):
+        control.continuous_update = True
+    if isinstance(control, ipywidgets.ToggleButtons):
+        control.style.button_width = control.style.button_width or "auto"
+        control.layout.display, control.layout.align_items, control.layout.grid_gap = "flex", "center", "8px"
+    if isinstance(control, ipywidgets.Checkbox):
+        control.indent = False
+    if control.has_trait("layout") and control.layout.width is None:
+        slider = control.has_trait("readout")
+        control.layout.width = "auto" if slider else "max-content"
+        control.layout.flex = "1 1 300px" if slider else "0 0 auto"
+        control.layout.max_width = "450px" if slider else "100%"
+        control.layout.margin = control.layout.margin or "2px 16px 2px 2px"

@@ -1,0 +1,211 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from snnlearn import cli, notebooks, recipes, training
+
+
+def call(*words):
+    """The command in this process; returns its exit status."""
+    try:
+        return cli.main(list(words))
+    except SystemExit as stop:
+        return stop.code
+
+
+def process(*words, **settings):
+    """The command as a user runs it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "snnlearn", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+KEYS = [
+    "rule",
+    "dataset",
+    "seed",
+    "epochs",
+    "train_accuracy",
+    "val_accuracy",
+    "test_accuracy",
+    "seconds",
+    "peak_memory_mb",
+]
+
+
+def test_train_ends_with_one_json_line_and_keeps_progress_off_stdout(tmp_path):
+    run = process("train", "digits", "--epochs", "1", "--seed", "3", "--json", cwd=tmp_path)
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    last = json.loads(out.splitlines()[-1])
+    assert list(last) == KEYS
+    assert (last["rule"], last["dataset"], last["seed"], last["epochs"]) == ("bptt", "digits", 3, 1)
+    assert 0.1 < last["test_accuracy"] <= 1
+    assert "logistic regression" in out
+    assert "support vector machine" in out
+    assert "100%" in err
+    assert "%|" not in out
+    saved = json.loads((tmp_path / "runs/digits-bptt-seed3" / training.RESULT).read_text())
+    assert saved == last
+
+
+def test_ctrl_c_and_resume_give_the_same_numbers(tmp_path):
+    words = ("train", "digits", "--epochs", "2", "--json", "--out")
+    whole = process(*words, str(tmp_path / "whole"))
+    cut = process(*words, str(tmp_path / "cut"))
+    assert wait_for(tmp_path / "cut" / training.CHECKPOINT)  # one epoch is done
+    cut.send_signal(signal.SIGINT)
+    _, err = cut.communicate(timeout=300)
+    assert cut.returncode == 130, err
+    assert "--resume goes on" in err
+    assert "Traceback" not in err
+    resumed = process(*words, str(tmp_path / "cut"), "--resume")
+    lines = [json.loads(p.communicate(timeout=300)[0].splitlines()[-1]) for p in (whole, resumed)]
+    for line in lines:
+        del line["seconds"], line["peak_memory_mb"]
+    assert lines[0] == lines[1]
+
+
+def wait_for(path, seconds=200):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if path.exists():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "digits", "--rule", "btpp"), "unknown rule 'btpp'; did you mean bptt?"),
+        (("train", "digist"), "unknown task 'digist'; did you mean digits?"),
+        (("train", "zzzz"), "there are: digits"),
+        (("train", "digits", "--epochs", "0"), "epochs must be at least 1, got 0"),
+        (("train", "digits", "--threads", "0"), "--threads must be at least 1"),
+        (("train", "digits", "--seed", "-4"), "seed must be at least 0"),
+        (("train", "digits", "--out", "FILE/x"), "FILE"),
+        (("train", "digits", "--out", "EMPTY", "--resume"), "no checkpoint"),
+        (("lab", "FILE/x", "--copy-only"), "FILE"),
+    ],
+)
+def test_errors_of_use_say_what_to_do(words, message, tmp_path, capsys):
+    (tmp_path / "FILE").write_text("")
+    words = [w.replace("FILE", str(tmp_path / "FILE")).replace("EMPTY", str(tmp_path / "EMPTY")) for w in words]
+    assert call(*words) == 2
+    err = capsys.readouterr().err
+    assert message.replace("FILE", str(tmp_path / "FILE")) in err
+    assert "Traceback" not in err
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
+    (tmp_path / training.CHECKPOINT).write_bytes(training.MAGIC + b"0" * 64 + b"\n" + b"cut off")
+    assert call("train", "digits", "--out", str(tmp_path), "--resume") == 2
+    assert f"{tmp_path / training.CHECKPOINT} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/version"), reason="needs a file system that refuses to be written")
+def test_an_unwritable_folder_is_named(capsys):
+    assert call("train", "digits", "--out", "/proc/snnlearn") == 2
+    assert "/proc/snnlearn" in capsys.readouterr().err
+
+
+def test_rules_lists_every_recipe_with_its_paper(capsys):
+    assert call("rules") == 0
+    out = capsys.readouterr().out
+    for name, recipe in recipes.listing().items():
+        assert name in out
+        assert recipe.paper in out
+
+
+def test_info_says_what_is_there_and_why_not(capsys, monkeypatch):
+    import torch
+
+    assert call("info") == 0
+    out = capsys.readouterr().out
+    assert torch.__version__ in out
+    assert f"{torch.get_num_threads()} threads" in out
+    assert "jupyterlab" in out
+    if not torch.cuda.is_available():
+        assert "device cuda        not available: " in out
+    monkeypatch.setattr("snnlearn.info.PACKAGES", ("no-such-package",))
+    call("info")
+    assert 'not installed; pip install "snnlearn[lab]"' in capsys.readouterr().out
+
+
+def test_no_command_and_version(capsys):
+    assert call() == 2
+    assert "usage: snnlearn" in capsys.readouterr().err
+    assert call("--version") == 0
+    assert capsys.readouterr().out.startswith("snnlearn 0")
+
+
+# `snnlearn lab`
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in ("01_a.ipynb", "02_b.ipynb"):
+        (folder / name).write_text(f"first {name}")
+    monkeypatch.setattr(notebooks, "tutorials", lambda: folder)
+    return folder
+
+
+def test_lab_copies_keeps_edits_and_brings_up_to_date(source, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    assert call("lab", str(mine), "--copy-only") == 0
+    assert (mine / "01_a.ipynb").read_text() == "first 01_a.ipynb"
+    (mine / "01_a.ipynb").write_text("my own words")
+    for name in ("01_a.ipynb", "02_b.ipynb", "03_c.ipynb"):
+        (source / name).write_text(f"second {name}")
+    capsys.readouterr()
+    assert call("lab", str(mine), "--copy-only") == 0
+    out = capsys.readouterr().out
+    assert "01_a.ipynb: kept, since you have changed it" in out
+    assert "02_b.ipynb: brought up to date" in out
+    assert "03_c.ipynb: copied" in out
+    assert (mine / "01_a.ipynb").read_text() == "my own words"
+    assert (mine / "02_b.ipynb").read_text() == "second 02_b.ipynb"
+    assert call("lab", str(mine), "--copy-only") == 0
+    assert capsys.readouterr().out.count("up to date") == 2
+
+
+def test_lab_refuses_a_damaged_record(source, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    call("lab", str(mine), "--copy-only")
+    for damage in ("{", "[]"):
+        (mine / notebooks.RECORD).write_text(damage)
+        assert call("lab", str(mine), "--copy-only") == 2
+        assert str(mine / notebooks.RECORD) in capsys.readouterr().err
+
+
+def test_lab_starts_jupyterlab_on_the_folder(source, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "call", lambda command: started.append(command) or 0)
+    assert call("lab", str(tmp_path / "mine"), "--no-browser", "--port", "8890") == 0
+    (command,) = started
+    assert command[1:3] == ["-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={(tmp_path / 'mine').resolve()}" in command
+    assert "--LabApp.default_url=/lab/tree/01_a.ipynb" in command
+    assert {"--no-browser", "--port=8890"} <= set(command)
+
+
+def test_lab_without_jupyterlab_says_how_to_get_it(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert call("lab", str(tmp_path / "mine")) == 2
+    assert 'jupyterlab is not installed; pip install "snnlearn[lab]"' in capsys.readouterr().err
+
+
+def test_the_real_tutorials_are_found():
+    assert notebooks.tutorials().joinpath("01_one_neuron.ipynb").exists()

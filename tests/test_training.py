@@ -1,0 +1,211 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from snnlearn import recipes, tasks, training
+
+TASK = replace(tasks.digits(steps=10, hidden=12), epochs=2, batch=256)  # 5 steps an epoch
+
+
+def run(out=None, **settings):
+    return training.train(TASK, recipes.bptt(), name="bptt", out=out, **settings)
+
+
+def numbers(result):
+    """All that two equal runs share."""
+    return {k: v for k, v in asdict(result).items() if k not in ("seconds", "peak_memory_mb")}
+
+
+def same_weights(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def interrupt_after(monkeypatch, steps):
+    """Send this process SIGINT while a step is being computed."""
+    plain = training._Run.step
+
+    def step(self):
+        if self.done == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self)
+
+    monkeypatch.setattr(training._Run, "step", step)
+
+
+def test_same_seed_same_numbers_other_seed_others():
+    (net, result), (twin, again), (other, _) = run(), run(), run(seed=1)
+    assert numbers(result) == numbers(again)
+    assert same_weights(net, twin)
+    assert not same_weights(net, other)
+
+
+def test_training_learns():
+    _, result = run(epochs=12)
+    assert result.val_accuracy > 0.35  # chance is 0.1; ten steps, twelve neurons, sixty updates
+    assert 0 < result.peak_memory_mb < 1e5
+    assert result.seconds > 0
+    assert (result.rule, result.dataset, result.seed, result.epochs) == ("bptt", "digits", 0, 12)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 7])  # within an epoch, at its end, within the last
+def test_interrupted_and_resumed_is_as_if_never_stopped(steps, tmp_path, monkeypatch):
+    net, result = run()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, steps)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    state = training.read_checkpoint(tmp_path / training.CHECKPOINT)
+    assert state["done"] == steps + 1  # the step that was being computed is finished and kept
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed, again = run(tmp_path, resume=True)
+    assert numbers(again) == numbers(result)
+    assert same_weights(resumed, net)
+    assert json.loads((tmp_path / training.RESULT).read_text())["test_accuracy"] == result.test_accuracy
+    assert sorted(os.listdir(tmp_path)) == [training.CHECKPOINT, training.RESULT]
+
+
+def test_resuming_without_the_generator_would_differ(tmp_path, monkeypatch):
+    """Negative control: the state of the data order matters."""
+    net, _ = run()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)  # the next epoch draws a new order
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    state = training.read_checkpoint(tmp_path / training.CHECKPOINT)
+    state["generator"] = torch.Generator().manual_seed(5).get_state()
+    training.write_checkpoint(tmp_path / training.CHECKPOINT, state)
+    assert not same_weights(run(tmp_path, resume=True)[0], net)
+
+
+def test_killed_run_resumes_from_its_last_epoch(tmp_path):
+    """SIGKILL leaves no chance to save: the last whole epoch is there, and the end is the same."""
+    code = (
+        "from test_training import run, training\nimport os, signal, sys\n"
+        "plain = training._Run.step\n"
+        "def step(self):\n"
+        "    if self.done == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return plain(self)\n"
+        "training._Run.step = step\nrun(sys.argv[1])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parent, timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    assert training.read_checkpoint(tmp_path / training.CHECKPOINT)["done"] == 5
+    net, result = run()
+    resumed, again = run(tmp_path, resume=True)
+    assert numbers(again) == numbers(result)
+    assert same_weights(resumed, net)
+
+
+def test_a_finished_run_may_be_repeated_and_resumed(tmp_path):
+    _, first = run(tmp_path)
+    _, resumed = run(tmp_path, resume=True)
+    _, again = run(tmp_path)
+    assert numbers(first) == numbers(resumed) == numbers(again)
+
+
+def test_training_outside_the_main_thread(tmp_path):
+    got = []
+    thread = threading.Thread(target=lambda: got.append(run(tmp_path)[1]))
+    thread.start()
+    thread.join()
+    assert numbers(got[0]) == numbers(run()[1])
+
+
+def test_an_unfinished_run_is_not_overwritten(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    with pytest.raises(ValueError, match="unfinished run; add --resume"):
+        run(tmp_path)
+    for change in ({"seed": 3}, {"epochs": 3}):
+        with pytest.raises(ValueError, match=rf"another run: it has {next(iter(change))} .*, not 3"):
+            run(tmp_path, resume=True, **change)
+    with pytest.raises(ValueError, match="another run: it has rule 'bptt', not 'other'"):
+        training.train(TASK, recipes.bptt(), name="other", out=tmp_path, resume=True)
+
+
+def test_damaged_checkpoints_are_refused_by_name(tmp_path):
+    run(tmp_path)
+    path = tmp_path / training.CHECKPOINT
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # one bit, in the middle of a weight: torch alone would load it
+    for damage in (b"", b"junk", whole[: len(whole) // 2], whole[:60], bytes(flipped), whole + b"x"):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is (damaged|not a checkpoint)"):
+            run(tmp_path, resume=True)
+    path.write_bytes(whole)
+    state = training.read_checkpoint(path)
+    state["network"]["layers.0.synapse.weight"] = torch.zeros(3, 3)
+    training.write_checkpoint(path, state)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt does not fit this network"):
+        run(tmp_path, resume=True)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was here"),)
+
+    training.write_checkpoint(tmp_path / training.CHECKPOINT, {"settings": {}, "done": Evil()})
+    with pytest.raises(ValueError, match="damaged"):
+        run(tmp_path, resume=True)
+    assert not (tmp_path / "was here").exists()
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(ValueError, match=r"no checkpoint .*checkpoint\.pt to resume"):
+        run(tmp_path, resume=True)
+    with pytest.raises(ValueError, match="give out"):
+        run(resume=True)
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        run(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"epochs": 0}, "epochs must be at least 1"), ({"seed": -1}, "seed must be at least 0")]
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        run(**change)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    training.write(path, b"old")
+
+    def full(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        training.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_seconds_go_on_counting(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    before = training.read_checkpoint(tmp_path / training.CHECKPOINT)["seconds"]
+    started = time.perf_counter()
+    _, result = run(tmp_path, resume=True)
+    assert before < result.seconds <= before + time.perf_counter() - started
+    assert math.isfinite(result.seconds)
