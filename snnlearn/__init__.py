@@ -42,6 +42,7 @@ from snnlearn.surrogate import PiecewiseLinear as PiecewiseLinear
 from snnlearn.surrogate import Sigmoid as Sigmoid
 from snnlearn.surrogate import StraightThrough as StraightThrough
 from snnlearn.surrogate import Surrogate as Surrogate
+from snnlearn.temporal import Adjoint as Adjoint
 from snnlearn.temporal import Reset as Reset
 from snnlearn.temporal import Unrolled as Unrolled
 

@@ -269,6 +269,26 @@ class Neuron:
             states.append(now)
         return Trace(*(torch.stack(x) for x in zip(*states, strict=True)))
 
+    def pull(self, update: Reset, trace: Trace, state: State, lam: Tensor) -> tuple[Tensor, ...]:
+        """The adjoint of U[n] = update(U[n-1], s[n-1], I[n], beta, theta), all steps at once.
+
+        Args:
+            update: the neuron's reset, or what a gradient sees of it.
+            trace: the forward pass, (T, B, *features).
+            state: the state before it.
+            lam: dL/dU, like ``trace.U``; ones give the partial derivatives.
+
+        Returns:
+            Gradients of U[n-1], s[n-1], I[n] (each like lam) and of beta and theta (summed to their shapes).
+        """
+        constants = (torch.as_tensor(c, dtype=lam.dtype, device=lam.device) for c in (self.beta, self.theta))
+        return torch.func.vjp(update, before(trace.U, state.U), before(trace.s, state.s), trace.I, *constants)[1](lam)
+
+
+def before(x: Tensor, first: Tensor) -> Tensor:
+    """x[n-1] in place n, and ``first`` in place 0."""
+    return torch.cat([first[None], x[:-1]])
+
 
 # Neurons by name, with physical arguments.
 

@@ -108,6 +108,8 @@ def _with_parts(artist: Artist) -> Iterator[Artist]:
 def _attributes(artist: Artist) -> dict[str, Any]:
     """What decides how an axis, or its label, is drawn, in a form that later changes leave alone."""
     attributes = {name: value for name, value in vars(artist).items() if name not in ("_stale", "_renderer")}
+    # Drawing places labels anew, each time with another rounding.
+    attributes |= {name: round(value, 6) for name, value in attributes.items() if isinstance(value, float)}
     if isinstance(artist, Text):
         attributes["_fontproperties"] = hash(artist.get_fontproperties())  # setters change it in place
     if isinstance(artist, Axis):
@@ -485,7 +487,10 @@ class LivePanel(ipywidgets.VBox):
             )
         moving = [artist for name, value in artists.items() for artist in _flat(name, value, self._figure)]
         self._artists = artists
-        return moving, self._alt(**self.values) if callable(self._alt) else self._alt
+        text = self._alt(**self.values) if callable(self._alt) else self._alt
+        if not isinstance(text, str):
+            raise TypeError(f"alt must be a text or a function that returns one; it gave {_kind(text)}")
+        return moving, text
 
     def _show(self, pixels: Pixels, text: str) -> None:
         self._frames += 1

@@ -6,6 +6,7 @@ from golden import Golden, equal, linear
 from torch import nn
 
 from snnlearn import (
+    Adjoint,
     Analog,
     CrossEntropy,
     Exponential,
@@ -26,6 +27,7 @@ from snnlearn import (
     to_zero_with_input,
 )
 
+METHODS = [Unrolled, Adjoint]
 SINABS = {
     "lif_single": (subtract_decayed, Reset.KEPT),
     "iaf_single": (subtract_decayed, Reset.KEPT),
@@ -45,10 +47,11 @@ def spytorch(dtype):
     return g, net, x
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("tag", "reset"), [("", Reset.DETACHED), ("_resetattached", Reset.KEPT)])
-def test_spytorch(tag, reset):
+def test_spytorch(tag, reset, method):
     g, net, x = spytorch(torch.float64)
-    rule = Rule(FastSigmoid.from_steepness(g["surr_scale"]), Unrolled(reset))
+    rule = Rule(FastSigmoid.from_steepness(g["surr_scale"]), method(reset))
     loss = CrossEntropy(losses.max_over_time)
     x.requires_grad_()
     hidden, out = net(x, rule)
@@ -76,7 +79,7 @@ def test_spytorch_spikes_in_float32():
     assert g["spk_rec"].sum() > 0
 
 
-def sinabs(variant, dtype, learned=False):
+def sinabs(variant, dtype, learned=False, method=Unrolled):
     g = Golden(f"02_sinabs_{variant}", dtype)
     reset, mode = SINABS[variant]
     alpha = g["alpha_syn"] if variant == "lif_syn" else 0.0
@@ -93,13 +96,14 @@ def sinabs(variant, dtype, learned=False):
     # Sinabs decays the input in the step in which it arrives: a gain of alpha at our layer
     gain = alpha if alpha else 1.0
     net = Network(*(Layer(linear(g[w]), neuron(), gain=gain) for w in ("W1", "W2")))
-    rule = Rule(Exponential.from_scale(g["surr_grad_scale"], g["surr_grad_width"] * g["theta"]), Unrolled(mode))
+    rule = Rule(Exponential.from_scale(g["surr_grad_scale"], g["surr_grad_width"] * g["theta"]), method(mode))
     return g, net, rule
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("variant", SINABS)
-def test_sinabs(variant):
-    g, net, rule = sinabs(variant, torch.float64)
+def test_sinabs(variant, method):
+    g, net, rule = sinabs(variant, torch.float64, method=method)
     x = g.tm("x").clone().requires_grad_()
     first, second = net(x, rule)
     assert torch.equal(first.s, g.tm("s1"))
@@ -113,9 +117,10 @@ def test_sinabs(variant):
     equal(x.grad, g.tm("grad_x"))
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("variant", [v for v in SINABS if v.startswith("lif")])
-def test_sinabs_time_constants(variant):
-    g, net, rule = sinabs(variant, torch.float64, learned=True)
+def test_sinabs_time_constants(variant, method):
+    g, net, rule = sinabs(variant, torch.float64, learned=True, method=method)
     _, gradients = rule.gradients(net, g.tm("x"), g.tm("G"), lambda out, G: (G * out).sum())
     for i in (0, 1):  # what is learned is log tau: d/dlog tau = tau * d/dtau
         wanted = g["tau_mem"] * torch.tensor(g[f"grad_tau_mem{i + 1}"], dtype=torch.float64)

@@ -1,5 +1,6 @@
 """How credit travels through time. A file for each method; `Reset` says what a gradient sees of the reset."""
 
+from snnlearn.temporal.adjoint import Adjoint as Adjoint
 from snnlearn.temporal.base import Backward as Backward
 from snnlearn.temporal.base import Reset as Reset
 from snnlearn.temporal.unrolled import Unrolled as Unrolled

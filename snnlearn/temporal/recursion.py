@@ -1,0 +1,235 @@
+"""The one reverse recursion that every backward method shares, and the autograd node around it.
+
+With e[n] = dL/ds[n], for a layer (DESIGN: lam, del and kap are the tutorial's deltas at U, I and a):
+
+    lam[n] = f[n] * e[n] + c[n] * lam[n+1]          dL/dU
+    del[n] = p[n] * e[n] + q[n] * lam[n]            dL/dI at this step
+    kap[n] = del[n] + alpha * kap[n+1]              dL/da;  dL/dW = sum_n kap[n] x[n]^T,  error below = W^T kap
+
+A method is what it puts in for f, c, p and q: `Method.credit`. Recurrent weights V add V^T kap[n+lag] to e[n]: block
+forward substitution in reversed time, exact, and without a T x T matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from snnlearn import neurons
+from snnlearn.neurons import Neuron, State, Trace, before, no_reset, subtract, subtract_decayed, to_zero
+from snnlearn.surrogate import Surrogate
+from snnlearn.temporal.base import Reset
+
+BLOCK = 16  # steps whose slopes are made at a time, so that memory stays near the trace's
+
+
+class Credit(NamedTuple):
+    """A method's factors in the recursion, for a block of steps; p = 0 and q = 1 where they are None."""
+
+    f: Tensor
+    c: Tensor
+    p: Tensor | None = None
+    q: Tensor | None = None
+
+
+class Method(Protocol):
+    """A method that fits the recursion."""
+
+    @property
+    def reset(self) -> Reset:
+        """What the gradient sees of the reset."""
+
+    def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State) -> Credit:
+        """The factors for the steps of ``trace``, which begins after ``state``; c[n] looks ahead to n+1."""
+
+
+def seen(reset: neurons.Reset, choice: Reset) -> neurons.Reset:
+    """The membrane update whose partial derivatives the method takes."""
+    return no_reset if choice is Reset.IGNORED else reset
+
+
+def after(x: Tensor) -> Tensor:
+    """x[n+1] in place n, and 0 in the last."""
+    return torch.cat([x[1:], torch.zeros_like(x[:1])])
+
+
+class Adjoints(NamedTuple):
+    """What the recursion found: kap = dL/da, and lam = dL/dU, f and e of every step where they were asked for."""
+
+    kap: Tensor
+    first: Tensor  # lam[0]
+    lam: Tensor | None
+    f: Tensor | None
+    e: Tensor | None
+
+
+def reverse(
+    method: Method,
+    neuron: Neuron,
+    surrogate: Surrogate,
+    trace: Trace,
+    state: State,
+    errors: tuple[Tensor | None, Tensor | None, Tensor | None],
+    back: Callable[[Tensor], Tensor] | None = None,
+    lag: int = 1,
+    keep: bool = False,
+    block: int = BLOCK,
+) -> Adjoints:
+    """Run the recursion from the last step to the first.
+
+    Args:
+        method, neuron, surrogate: whose factors.
+        trace, state: the forward pass and the state before it.
+        errors: dL/dI, dL/dU, dL/ds from outside, each (T, B, *features) or None.
+        back: V^T applied to one step's kap.
+        lag: steps by which recurrent spikes are late.
+        keep: whether lam, f and e of every step are wanted, for the gradients of the constants.
+        block: steps whose factors are made at a time.
+    """
+    e_I, e_U, e_s = errors
+    T = len(trace.U)
+    lam = kap = torch.zeros_like(trace.U[0])
+    kaps: list[Tensor] = [lam] * T
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    for end in range(T, 0, -block):
+        start = max(0, end - block)
+        first = state if start == 0 else State(*(x[start - 1] for x in trace))
+        # one step more than the block, since c looks ahead
+        f, c, p, q = method.credit(neuron, surrogate, Trace(*(x[start : end + 1] for x in trace)), first)
+        for n in reversed(range(start, end)):
+            k = n - start
+            e = torch.zeros_like(lam) if e_s is None else e_s[n]
+            if back is not None and n + lag < T:
+                e = e + back(kaps[n + lag])
+            lam = f[k] * e + c[k] * lam
+            if e_U is not None:
+                lam = lam + e_U[n]
+            delta = lam if q is None else q[k] * lam
+            if p is not None:
+                delta = delta + p[k] * e
+            kap = delta + neuron.alpha * kap
+            if e_I is not None:
+                kap = kap + e_I[n]
+            kaps[n] = kap
+            if keep:
+                kept.append((lam, f[k], e))
+    stacked = [torch.stack(x[::-1]) for x in zip(*kept, strict=True)] if keep else [None] * 3
+    return Adjoints(torch.stack(kaps), lam, *stacked)
+
+
+class _Layer(NamedTuple):
+    """What a node needs besides tensors."""
+
+    method: Method
+    neuron: Neuron
+    surrogate: Surrogate
+    recurrent: nn.Module | None
+    names: tuple[str, ...]
+    lag: int
+
+    def through(self, weights: Sequence[Tensor], s: Tensor) -> Tensor:
+        """V s, with these weights."""
+        assert self.recurrent is not None
+        return torch.func.functional_call(self.recurrent, dict(zip(self.names, weights, strict=True)), (s,))
+
+    def at(self, constants: Sequence[Any]) -> Neuron:
+        """The neuron with these constants."""
+        return replace(self.neuron, **dict(zip(("alpha", "beta", "theta"), constants, strict=True)))
+
+
+# Resets whose partial derivatives do not look at the current, and those that do not look at the spikes either.
+_BLIND_TO_I = (subtract, subtract_decayed, to_zero, no_reset)
+_BLIND_TO_S = (subtract, subtract_decayed, no_reset)
+
+
+class _Run(torch.autograd.Function):
+    """One node for a layer's whole sequence. I, U and s are all outputs, so that any of them can carry a loss, and
+    their last entries the state of the next piece of the sequence."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a, alpha, beta, theta, I0, U0, s0, sent, layer, *weights):
+        recurrent = (lambda s: layer.through(weights, s)) if layer.recurrent is not None else None
+        neuron = layer.at((alpha, beta, theta))
+        return tuple(neuron.simulate(a, recurrent, layer.lag, State(I0, U0, s0), sent.unbind(0)))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, alpha, beta, theta, I0, U0, s0, sent, layer, *weights = inputs
+        ctx.layer, ctx.constants = layer, [None if isinstance(c, Tensor) else c for c in (alpha, beta, theta)]
+        learned = [c if isinstance(c, Tensor) else None for c in (alpha, beta, theta)]
+        I, U, s = output
+        reset, learns = layer.neuron.reset, any(c is not None for c in learned)
+        needs_I = learns or reset not in _BLIND_TO_I
+        needs_s = learns or reset not in _BLIND_TO_S or layer.recurrent is not None
+        ctx.save_for_backward(
+            I if needs_I else None, U, s if needs_s and s is not U else None, I0, U0, s0, sent, *learned, *weights
+        )
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, e_I, e_U, e_s):
+        layer: _Layer = ctx.layer
+        I, U, s, I0, U0, s0, sent, alpha, beta, theta, *weights = ctx.saved_tensors
+        learned = (alpha, beta, theta)
+        constants = [c if t is None else t for c, t in zip(ctx.constants, learned, strict=True)]
+        neuron, state = layer.at(constants), State(I0, U0, s0)
+        trace = Trace(U if I is None else I, U, U if s is None else s)  # U in the place of what nothing looks at
+        back = None
+        if layer.recurrent is not None:
+            transpose = torch.func.vjp(lambda x: layer.through(weights, x), s0)[1]
+            back = lambda kap: transpose(kap)[0]  # noqa: E731
+        keep = any(t is not None for t in learned)
+        found = reverse(layer.method, neuron, layer.surrogate, trace, state, (e_I, e_U, e_s), back, layer.lag, keep)
+        kap, update = found.kap, seen(neuron.reset, layer.method.reset)
+
+        to_U0, to_s0 = (x[0] for x in neuron.pull(update, Trace(*(x[:1] for x in trace)), state, found.first[None])[:2])
+        if layer.method.reset is not Reset.KEPT:
+            to_s0 = torch.zeros_like(to_s0)
+        to_sent, to_weights = torch.zeros_like(sent), ()
+        if back is not None:
+            early = min(layer.lag, len(kap))
+            to_sent[:early] = torch.stack([back(kap[n]) for n in range(early)])
+            arrived = torch.cat([sent, trace.s])[: len(kap)]
+            to_weights = torch.func.vjp(lambda *w: layer.through(w, arrived.flatten(0, 1)), *weights)[1](
+                kap.flatten(0, 1)
+            )
+        to_constants = (None, None, None)
+        if keep:
+            # theta acts where the neuron fires and where it resets; both through the reset that the credit saw
+            _, to_s, _, to_beta, to_theta = neuron.pull(update, trace, state, found.lam)
+            e = found.e + after(to_s) if layer.method.reset is Reset.KEPT else found.e
+            gradients = (kap * before(trace.I, I0), to_beta, to_theta - (found.f * e).sum_to_size(to_theta.shape))
+            to_constants = tuple(
+                None if t is None else g.sum_to_size(t.shape) for g, t in zip(gradients, learned, strict=True)
+            )
+        return kap, *to_constants, neuron.alpha * kap[0], to_U0, to_s0, to_sent, None, *to_weights
+
+
+def run(
+    method: Method,
+    neuron: Neuron,
+    surrogate: Surrogate,
+    a: Tensor,
+    recurrent: Callable[[Tensor], Tensor] | None = None,
+    lag: int = 1,
+    state: State | None = None,
+    sent: Sequence[Tensor] | None = None,
+) -> Trace:
+    """`Backward.run` for a method that fits the recursion."""
+    if recurrent is not None and not isinstance(recurrent, nn.Module):
+        raise TypeError(
+            f"recurrent must be a torch module, got {type(recurrent).__name__}; its weights are differentiated"
+        )
+    state = neuron.start(a[0]) if state is None else state
+    if sent is None:
+        sent = (*(torch.zeros_like(state.s) for _ in range(lag - 1)), state.s)
+    names, weights = zip(*recurrent.named_parameters(), strict=True) if recurrent is not None else ((), ())
+    layer = _Layer(method, neuron, surrogate, recurrent, names, lag)
+    constants = neuron.alpha, neuron.beta, neuron.theta
+    return Trace(*_Run.apply(a, *constants, *state, torch.stack(tuple(sent)), layer, *weights))
