@@ -21,67 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from snnlearn import _checks
-
-Constant = float | Tensor
-Reset = Callable[[Tensor, Tensor, Tensor, Constant, Constant], Tensor]
-
-
-# Resets. A reset is the membrane update itself: U[n] from U[n-1], s[n-1], I[n].
-
-
-def subtract(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
-    """Subtract the threshold one step after the spike (tutorial Eq. 8, EXODUS with nu_n = -theta*beta**n)."""
-    return beta * U - theta * s + I
-
-
-def subtract_decayed(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
-    """Subtract at the spike, so that what was subtracted decays too.
-
-    Found in the EXODUS authors' code, not in the paper: nu_n = -theta*beta**(n+1).
-    """
-    return beta * (U - theta * s) + I
-
-
-def to_zero(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
-    """Reset the membrane to zero; the step's input still arrives (TSSL-BP's code)."""
-    return beta * U * (1 - s) + I
-
-
-def to_zero_with_input(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
-    """Reset to zero and lose the input of that step as well.
-
-    Found in the tutorial authors' notebooks, not in the paper.
-    """
-    return (beta * U + I) * (1 - s)
-
-
-def no_reset(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
-    """Let the membrane run on: a readout, or what SLAYER's gradient sees of a neuron."""
-    return beta * U + I
-
-
-@dataclass(frozen=True)
-class Bounded:
-    """A reset with a lower bound on the membrane, the same units as theta.
-
-    Args:
-        reset: the reset to wrap.
-        low: the bound.
-        before_input: bound what is left of the membrane and then add the input (Sinabs); otherwise bound the
-            sum (EXODUS's kernels).
-    """
-
-    reset: Reset
-    low: float
-    before_input: bool = True
-
-    def __call__(self, U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
-        """U[n], not below the bound."""
-        if not self.before_input:
-            return self.reset(U, s, I, beta, theta).clamp(min=self.low)
-        left = self.reset(U, s, torch.zeros_like(I), beta, theta)
-        return torch.maximum(left, torch.as_tensor(beta * self.low, dtype=U.dtype, device=U.device)) + I
-
+from snnlearn.resets import Constant, Update, no_reset, subtract
 
 # Firing.
 
@@ -205,7 +145,7 @@ class Neuron:
     alpha: Constant = 0.0
     beta: Constant = 1.0
     theta: Constant = 1.0
-    reset: Reset = subtract
+    reset: Update = subtract
     fire: Fire = Threshold()
 
     def __post_init__(self) -> None:
@@ -219,7 +159,7 @@ class Neuron:
         """The state at rest for currents like ``a`` (B, *features)."""
         return State(torch.zeros_like(a), torch.zeros_like(a), torch.zeros_like(a))
 
-    def step(self, state: State, a: Tensor, fire: Fire | None = None, reset: Reset | None = None) -> State:
+    def step(self, state: State, a: Tensor, fire: Fire | None = None, reset: Update | None = None) -> State:
         """One step.
 
         Args:
@@ -242,7 +182,7 @@ class Neuron:
         state: State | None = None,
         sent: Sequence[Tensor] | None = None,
         fire: Fire | None = None,
-        reset: Reset | None = None,
+        reset: Update | None = None,
     ) -> Trace:
         """All steps of a sequence.
 
@@ -269,7 +209,7 @@ class Neuron:
             states.append(now)
         return Trace(*(torch.stack(x) for x in zip(*states, strict=True)))
 
-    def pull(self, update: Reset, trace: Trace, state: State, lam: Tensor) -> tuple[Tensor, ...]:
+    def pull(self, update: Update, trace: Trace, state: State, lam: Tensor) -> tuple[Tensor, ...]:
         """The adjoint of U[n] = update(U[n-1], s[n-1], I[n], beta, theta), all steps at once.
 
         Args:
@@ -293,7 +233,7 @@ def before(x: Tensor, first: Tensor) -> Tensor:
 # Neurons by name, with physical arguments.
 
 
-def iaf(*, theta: Constant = 1.0, reset: Reset = subtract, fire: Fire = Threshold()) -> Neuron:
+def iaf(*, theta: Constant = 1.0, reset: Update = subtract, fire: Fire = Threshold()) -> Neuron:
     """Integrate-and-fire: a membrane that does not leak.
 
     Args:
@@ -309,7 +249,7 @@ def lif(
     tau_mem: Constant = 20e-3,
     dt: float = 1e-3,
     theta: Constant = 1.0,
-    reset: Reset = subtract,
+    reset: Update = subtract,
     fire: Fire = Threshold(),
     decay: Decay = exp_decay,
 ) -> Neuron:
@@ -338,7 +278,7 @@ def cuba_lif(
     tau_syn: Constant = 5e-3,
     dt: float = 1e-3,
     theta: Constant = 1.0,
-    reset: Reset = subtract,
+    reset: Update = subtract,
     fire: Fire = Threshold(),
     decay: Decay = exp_decay,
 ) -> Neuron:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from snnlearn import _checks
-from snnlearn.neurons import Constant, Fire, Neuron
+from snnlearn.neurons import Fire, Neuron
+from snnlearn.resets import Constant
 
 
 @dataclass(frozen=True)

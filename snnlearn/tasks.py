@@ -16,7 +16,7 @@ from snnlearn import datasets, encoding
 from snnlearn.datasets import Dataset, Split
 from snnlearn.losses import CrossEntropy, SpikeCount, mean_over_time
 from snnlearn.network import Layer, Network
-from snnlearn.neurons import cuba_lif, exp_decay, readout
+from snnlearn.neurons import cuba_lif, readout
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def digits(steps: int = 50, hidden: int = 128) -> Task:
 
     hidden_neuron = cuba_lif(tau_mem=20e-3, tau_syn=10e-3)
     output_neuron = readout(tau_mem=20e-3, tau_syn=5e-3)
-    gain = 1 - exp_decay(20e-3, 1e-3)
+    gain = 1 - math.exp(-1e-3 / 20e-3)
 
     def network(generator: torch.Generator) -> Network:
         # 6/sqrt(N) is large: one spike an input is so little that smaller weights leave most of the layer silent

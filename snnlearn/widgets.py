@@ -73,7 +73,7 @@ def encode_png(pixels: Pixels) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    image = zlib.compress(rows, 1)
+    image = zlib.compress(rows.tobytes(), 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", image) + chunk(b"IEND", b"")
 
 
@@ -113,7 +113,7 @@ def _attributes(artist: Artist) -> dict[str, Any]:
     if isinstance(artist, Text):
         attributes["_fontproperties"] = hash(artist.get_fontproperties())  # setters change it in place
     if isinstance(artist, Axis):
-        major, minor = artist.get_majorticklocs(), artist.get_minorticklocs()
+        major, minor = artist.get_majorticklocs().tolist(), artist.get_minorticklocs().tolist()
         formatter = artist.get_major_formatter()
         attributes["ticks"] = (
             *artist.get_view_interval(),
@@ -153,18 +153,29 @@ class _Painter:
         self._look: tuple[Any, ...] = ()  # what the background was drawn from
         self._parts: list[Artist] = []  # of the background, which matplotlib marks when they change
 
+        # The parser of formulas and the fonts are shared by all figures, and a front end may call from another
+        # thread than the one in which a cell draws. This is the lock that Figure.draw takes.
+        self._lock = Figure._render_lock  # type: ignore[attr-defined]
+
+    def lay_out(self) -> None:
+        """Give everything in the figure its place, once and for all."""
+        engine = self._figure.get_layout_engine()
+        with self._lock:
+            if engine is not None:
+                engine.execute(self._figure)
+        self._figure.set_layout_engine("none")
+
     def paint(self, moving: Sequence[Artist]) -> Pixels:
         """The picture, (height, width, 3)."""
-        # Fonts are shared by all figures, and a front end may call from another thread than the one in which
-        # a cell draws. The lock is the one that Figure.draw takes.
-        with self._figure._render_lock:  # type: ignore[attr-defined]
+        with self._lock:
             below, above = self._layers(set(moving))
             if self._background is None or self._changed(below, above):
                 self._redraw(below, above)
             self.canvas.restore_region(self._background)
             renderer = self.canvas.get_renderer()
-            for axes in {artist.axes for artist in above if _is_new_title(artist)}:
-                axes.get_tightbbox(renderer, bbox_extra_artists=[])  # moves titles to their places
+            for axes in self._axes:
+                if any(artist in above and _is_new_title(artist, axes) for artist in axes.get_children()):
+                    axes.get_tightbbox(renderer, bbox_extra_artists=[])  # moves titles to their places
             for artist in above:
                 artist.draw(renderer)
             for artist in (*self._parts, *above):
@@ -192,7 +203,7 @@ class _Painter:
 
     def _see(self, below: list[Artist], above: list[Artist]) -> tuple[Any, ...]:
         places = [
-            (axes.bbox.extents.tolist(), axes.get_aspect(), axes.get_box_aspect(), axes.get_anchor())
+            (tuple(axes.bbox.extents), axes.get_aspect(), axes.get_box_aspect(), axes.get_anchor())
             for axes in self._axes
         ]
         return below, above, places, [_attributes(artist) for artist in self._compared()]
@@ -229,10 +240,8 @@ class _Painter:
         self.redraws += 1
 
 
-def _is_new_title(artist: Artist) -> bool:
-    if not isinstance(artist, Text) or artist.axes is None:
-        return False
-    return artist.stale and bool(artist.get_text()) and artist not in artist.axes.texts
+def _is_new_title(artist: Artist, axes: Axes) -> bool:
+    return isinstance(artist, Text) and artist not in axes.texts and artist.stale and bool(artist.get_text())
 
 
 def _kind(value: Any) -> str:
@@ -383,8 +392,7 @@ class LivePanel(ipywidgets.VBox):
         self._picture = _Picture(layout=layout)
         self._error_line = ipywidgets.HTML(layout=ipywidgets.Layout(display="none"))
         moving, text = self._call()
-        self._figure.get_layout_engine().execute(self._figure)
-        self._figure.set_layout_engine("none")
+        self._painter.lay_out()
         self._pixels = self._painter.paint(moving)
         self._show(self._pixels, text)
 

@@ -12,7 +12,8 @@ import snnlearn
 ROOT = Path(snnlearn.__file__).parent
 FLOORS = [
     ["_checks"],
-    ["neurons", "encoding", "losses", "datasets"],
+    ["resets", "encoding", "losses", "datasets"],
+    ["neurons"],
     ["surrogate"],
     ["spatial", "temporal"],
     ["network", "nn"],

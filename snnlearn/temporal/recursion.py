@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from snnlearn import neurons
-from snnlearn.neurons import Neuron, State, Trace, before, no_reset, subtract, subtract_decayed, to_zero
+from snnlearn.neurons import Neuron, State, Trace, before
+from snnlearn.resets import Update, no_reset, subtract, subtract_decayed, to_zero
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal.base import Reset
 
@@ -47,7 +47,7 @@ class Method(Protocol):
         """The factors for the steps of ``trace``, which begins after ``state``; c[n] looks ahead to n+1."""
 
 
-def seen(reset: neurons.Reset, choice: Reset) -> neurons.Reset:
+def seen(reset: Update, choice: Reset) -> Update:
     """The membrane update whose partial derivatives the method takes."""
     return no_reset if choice is Reset.IGNORED else reset
 
@@ -57,14 +57,20 @@ def after(x: Tensor) -> Tensor:
     return torch.cat([x[1:], torch.zeros_like(x[:1])])
 
 
-class Adjoints(NamedTuple):
-    """What the recursion found: kap = dL/da, and lam = dL/dU, f and e of every step where they were asked for."""
+class Kept(NamedTuple):
+    """lam, f and e of every step, which the gradients of the constants need."""
 
-    kap: Tensor
+    lam: Tensor
+    f: Tensor
+    e: Tensor
+
+
+class Adjoints(NamedTuple):
+    """What the recursion found."""
+
+    kap: Tensor  # dL/da
     first: Tensor  # lam[0]
-    lam: Tensor | None
-    f: Tensor | None
-    e: Tensor | None
+    kept: Kept | None
 
 
 def reverse(
@@ -117,8 +123,8 @@ def reverse(
             kaps[n] = kap
             if keep:
                 kept.append((lam, f[k], e))
-    stacked = [torch.stack(x[::-1]) for x in zip(*kept, strict=True)] if keep else [None] * 3
-    return Adjoints(torch.stack(kaps), lam, *stacked)
+    all_steps = Kept(*(torch.stack(x[::-1]) for x in zip(*kept, strict=True))) if keep else None
+    return Adjoints(torch.stack(kaps), lam, all_steps)
 
 
 class _Layer(NamedTuple):
@@ -199,15 +205,16 @@ class _Run(torch.autograd.Function):
             to_weights = torch.func.vjp(lambda *w: layer.through(w, arrived.flatten(0, 1)), *weights)[1](
                 kap.flatten(0, 1)
             )
-        to_constants = (None, None, None)
-        if keep:
+        to_constants: list[Tensor | None] = [None, None, None]
+        if found.kept is not None:
             # theta acts where the neuron fires and where it resets; both through the reset that the credit saw
-            _, to_s, _, to_beta, to_theta = neuron.pull(update, trace, state, found.lam)
-            e = found.e + after(to_s) if layer.method.reset is Reset.KEPT else found.e
-            gradients = (kap * before(trace.I, I0), to_beta, to_theta - (found.f * e).sum_to_size(to_theta.shape))
-            to_constants = tuple(
+            lam, f, e = found.kept
+            _, to_s, _, to_beta, to_theta = neuron.pull(update, trace, state, lam)
+            e = e + after(to_s) if layer.method.reset is Reset.KEPT else e
+            gradients = (kap * before(trace.I, I0), to_beta, to_theta - (f * e).sum_to_size(to_theta.shape))
+            to_constants = [
                 None if t is None else g.sum_to_size(t.shape) for g, t in zip(gradients, learned, strict=True)
-            )
+            ]
         return kap, *to_constants, neuron.alpha * kap[0], to_U0, to_s0, to_sent, None, *to_weights
 
 

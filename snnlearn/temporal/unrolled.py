@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from snnlearn import neurons
-from snnlearn.neurons import Constant, Neuron, State, Trace, no_reset
+from snnlearn.neurons import Neuron, State, Trace
+from snnlearn.resets import Constant, Update, no_reset
 from snnlearn.surrogate import Surrogate, firing
 from snnlearn.temporal.base import Reset
 
 
-def seen(reset: neurons.Reset, choice: Reset) -> neurons.Reset:
+def seen(reset: Update, choice: Reset) -> Update:
     """The membrane update with the value of ``reset`` and as much of its derivative as ``choice`` lets through."""
     if choice is Reset.KEPT:
         return reset
