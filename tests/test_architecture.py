@@ -20,7 +20,7 @@ FLOORS = [
     ["rule"],
     ["recipes", "tasks"],
     ["training"],
-    ["plots"],
+    ["plots", "painting"],
     ["widgets"],
     ["lessons"],
     ["notebooks", "info"],

@@ -18,7 +18,8 @@ from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from snnlearn import widgets
-from snnlearn.widgets import LivePanel, coarse_limits, encode_png
+from snnlearn.painting import encode_png
+from snnlearn.widgets import LivePanel, coarse_limits
 
 T = np.arange(50.0)
 
@@ -401,7 +402,7 @@ def test_the_background_is_drawn_again_after_a_picture_that_failed() -> None:
     def draw(axes: Any, artists: Any, phase: float) -> dict[str, Any]:
         artists = waves(axes, artists, phase)
         if phase == 1:  # half of the background is drawn before the formula fails
-            axes[0].set_facecolor("lightgrey")
+            axes[0].figure.set_facecolor("lightgrey")
         axes[0].set_xlabel("$\\nonsense$" if phase == 1 else "time (ms)")
         return artists
 
