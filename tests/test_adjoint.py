@@ -35,6 +35,7 @@ RESETS = [
     Bounded(subtract, -0.2),
     Bounded(subtract, -0.2, before_input=False),
 ]
+NAMES = [getattr(reset, "__name__", f"bounded{i}") for i, reset in enumerate(RESETS)]
 S = FastSigmoid(0.2)
 
 
@@ -44,7 +45,7 @@ def close(a, b):
 
 
 @pytest.mark.parametrize("mode", Reset)
-@pytest.mark.parametrize("reset", RESETS, ids=str)
+@pytest.mark.parametrize("reset", RESETS, ids=NAMES)
 def test_adjoint_is_unrolled(reset, mode):
     """T = 24 is more than one block of the recursion."""
     x, y = data()
