@@ -7,12 +7,12 @@ through time (`temporal`), and how it travels through layers (`spatial`). `recip
 from snnlearn import encoding as encoding
 from snnlearn import losses as losses
 from snnlearn import recipes as recipes
+from snnlearn.learned import Learned as Learned
 from snnlearn.losses import CrossEntropy as CrossEntropy
 from snnlearn.losses import SpikeCount as SpikeCount
 from snnlearn.network import Layer as Layer
 from snnlearn.network import Network as Network
 from snnlearn.neurons import Analog as Analog
-from snnlearn.neurons import Learned as Learned
 from snnlearn.neurons import Neuron as Neuron
 from snnlearn.neurons import State as State
 from snnlearn.neurons import Threshold as Threshold
@@ -47,3 +47,6 @@ from snnlearn.temporal import Reset as Reset
 from snnlearn.temporal import Unrolled as Unrolled
 
 __version__ = "0.1.0"
+
+# A star import takes the names above, and leaves `nn` to torch.
+__all__ = [name for name in dir() if name[0] != "_" and name not in ("nn", "cli", "info")]

@@ -24,7 +24,7 @@ def nearest(kind: str, name: str, known: Sequence[str]) -> str:
     """``name`` if it is known; otherwise an error that suggests the nearest ones."""
     if name in known:
         return name
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
     suggestion = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
     raise CommandError(f"unknown {kind} {name!r}; {suggestion}")
 
@@ -77,8 +77,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     known = recipes.listing()
     task = tasks.TASKS[nearest("task", arguments.task, list(tasks.TASKS))]()
     name = nearest("rule", arguments.rule, list(known))
-    if arguments.threads < 1:
-        raise CommandError(f"--threads must be at least 1, got {arguments.threads}")
+    if not 1 <= arguments.threads <= 1024:
+        raise CommandError(f"--threads must be at least 1 and at most 1024, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
     out = arguments.out or Path("runs") / f"{task.name}-{name}-seed{arguments.seed}"
     try:
@@ -93,7 +93,11 @@ def run_train(arguments: argparse.Namespace) -> None:
             progress=True,
         )
     except KeyboardInterrupt:
-        print(f"\nstopped; the checkpoint is in {out}: the same command with --resume goes on", file=sys.stderr)
+        saved = (out / training.CHECKPOINT).exists()
+        there = (
+            f"the checkpoint is in {out}: the same command with --resume goes on" if saved else "nothing was saved yet"
+        )
+        print(f"\nstopped; {there}", file=sys.stderr)
         raise SystemExit(130) from None
     print(f"{task.name} by {name}, seed {result.seed}, {result.epochs} epochs, {result.seconds:.1f} s")
     print(f"  {'':24}train   validation   test")

@@ -47,8 +47,8 @@ def latency(x: Tensor, steps: int, *, last: float = 0.8, silent: float = 0.1) ->
         raise ValueError(f"last is a share of the sequence and lies in (0, 1], got {last}")
     if not 0 <= silent < 1:
         raise ValueError(f"silent is a value of x and lies in [0, 1), got {silent}")
-    when = ((1 - x) * last * steps).round().clamp(max=steps - 1)
-    step = torch.arange(steps, dtype=x.dtype, device=x.device).view(-1, *(1,) * x.dim())
+    when = ((1 - x) * last * steps).round().long().clamp(max=steps - 1)
+    step = torch.arange(steps, device=x.device).view(-1, *(1,) * x.dim())
     return ((step == when) & (x > silent)).to(x.dtype)
 
 

@@ -65,13 +65,16 @@ class CrossEntropy:
         """Logits, (B, C)."""
         if out.dim() != 3:
             raise ValueError(f"outputs must have shape (T, B, classes), got {tuple(out.shape)}")
-        return self.scale * self.over(out)
+        scores = self.over(out)
+        if scores.shape != out.shape[1:]:
+            raise ValueError(f"over must give scores {tuple(out.shape[1:])} (B, C), it gave {tuple(scores.shape)}")
+        return self.scale * scores
 
     def __call__(self, out: Tensor, y: Tensor) -> Tensor:
         """The loss of outputs (T, B, C) for labels y (B,)."""
         scores = self.scores(out)
         _checks.labels(y, *scores.shape)
-        return functional.cross_entropy(scores, y)
+        return functional.cross_entropy(scores, y.long())
 
 
 @dataclass(frozen=True)
@@ -103,5 +106,5 @@ class SpikeCount:
         """The loss of spikes (T, B, C) for labels y (B,)."""
         count = self.scores(out)
         _checks.labels(y, *count.shape)
-        wanted = self.false + (self.true - self.false) * functional.one_hot(y, count.shape[1]).to(count.dtype)
+        wanted = self.false + (self.true - self.false) * functional.one_hot(y.long(), count.shape[1]).to(count.dtype)
         return 0.5 * (count - wanted).square().sum(1).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from snnlearn import _checks
-from snnlearn.neurons import Neuron, State, Trace, as_neuron
+from snnlearn.learned import as_neuron, check_recurrent, check_source
+from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.spatial import Transpose, connect
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal import Backward
@@ -64,10 +66,10 @@ class Layer(nn.Module):
         super().__init__()
         if not isinstance(synapse, nn.Module):
             raise TypeError(f"synapse must be a torch module such as nn.Linear, got {type(synapse).__name__}")
-        if not isinstance(neuron, Neuron | nn.Module):
-            raise TypeError(f"neuron must be a Neuron or a module that makes one, got {type(neuron).__name__}")
-        if recurrent is not None and any(name.endswith("bias") for name, _ in recurrent.named_parameters()):
-            raise ValueError("the recurrent synapse has a bias; give bias=False there and a bias to the synapse")
+        check_source(neuron)
+        check_recurrent(recurrent)
+        if isinstance(gain, bool) or not isinstance(gain, float | int) or not math.isfinite(gain):
+            raise ValueError(f"gain must be a finite number, got {gain!r}")
         _checks.whole("delay", delay)
         _checks.whole("lag", lag, least=1)
         self.synapse, self.recurrent = synapse, recurrent
@@ -98,22 +100,26 @@ class Layer(nn.Module):
         Returns:
             The trace and what to remember.
         """
-        past = self.start(below[-1][0]) if past is None else past
-        arrived = torch.cat([torch.stack(past.inputs), below[-1]]) if self.delay else below[-1]
-        late = [_shift(x, self.delay) for x in below[:-1]] + [arrived[: len(below[-1])]]
+        x = below[-1]
+        waiting = [torch.zeros_like(x[0])] * self.delay if past is None else list(past.inputs)
+        arrived = torch.cat([torch.stack(waiting), x]) if self.delay else x
+        late = [_shift(lower, self.delay) for lower in below[:-1]] + [arrived[: len(x)]]
         # Time joins the batch, or modules that look at more than the last axis would mix the two.
-        a = self.current(i, [x.flatten(0, 1) for x in late], rule).unflatten(0, below[-1].shape[:2])
-        temporal, neuron = rule.temporal, self.neuron
-        trace = temporal.run(neuron, rule.surrogate, a, self.recurrent, self.lag, past.state, past.sent)
-        sent = torch.cat([torch.stack(past.sent), trace.s])[-self.lag :]
-        waiting = arrived[len(arrived) - self.delay :]
-        return trace, Past(trace.last, tuple(waiting.unbind(0)), tuple(sent.unbind(0)))
+        a = self.current(i, [lower.flatten(0, 1) for lower in late], rule).unflatten(0, x.shape[:2])
+        if not _checks.holds(torch.isfinite(a)):
+            raise ValueError(f"the current of layer {i} holds NaN or infinity: its weights have diverged; train slower")
+        neuron = self.neuron
+        state, sent = (
+            (neuron.start(a[0]), [torch.zeros_like(a[0])] * self.lag) if past is None else (past.state, past.sent)
+        )
+        trace = rule.temporal.run(neuron, rule.surrogate, a, self.recurrent, self.lag, state, sent)
+        left = torch.cat([torch.stack(tuple(sent)), trace.s])[-self.lag :]
+        return trace, Past(trace.last, arrived[len(arrived) - self.delay :].unbind(0), left.unbind(0))
 
-    def start(self, x: Tensor) -> Past:
-        """At rest, before inputs like x (B, *features)."""
-        with torch.no_grad():
-            a = torch.zeros_like(self.synapse(x))
-        return Past(self.neuron.start(a), (torch.zeros_like(x),) * self.delay, (a,) * self.lag)
+    def extra_repr(self) -> str:
+        """What is not a submodule."""
+        neuron = "" if isinstance(self.source, nn.Module) else f"{self.source}, "
+        return f"{neuron}delay={self.delay}, lag={self.lag}, gain={self.gain}"
 
 
 def _shift(x: Tensor, steps: int) -> Tensor:
@@ -159,6 +165,8 @@ class Network(nn.Module):
         first = next(self.parameters(), None)
         if first is not None:
             _checks.same_kind("the input x", x, "the network's weights", first)
+        if past is not None and len(past) != len(self.layers):
+            raise ValueError(f"past remembers {len(past)} layers, the network has {len(self.layers)}")
         below, traces, left = [x], [], []
         for i, layer in enumerate(self.layers):
             trace, now = layer.run(i, below, rule, None if past is None else past[i])
@@ -166,3 +174,8 @@ class Network(nn.Module):
             traces.append(trace)
             left.append(now)
         return traces, left
+
+    def step(self, x: Tensor, rule: Axes, past: Sequence[Past] | None = None) -> tuple[list[State], list[Past]]:
+        """One step of inputs x (B, *features): the states of all layers, and what to remember. See `run`."""
+        traces, left = self.run(x[None], rule, past)
+        return [trace.last for trace in traces], left

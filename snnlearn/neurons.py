@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnlearn import _checks
 from snnlearn.resets import Constant, Update, no_reset, subtract
@@ -52,8 +52,11 @@ class Threshold:
     analog = False
 
     def __post_init__(self) -> None:
-        if not self.most >= 1:
-            raise ValueError(f"most, the largest number of spikes in a step, must be at least 1, got {self.most}")
+        if not (self.most >= 1 and (self.most == math.inf or self.most == int(self.most))):
+            raise ValueError(
+                "most, the largest number of spikes in a step, must be a whole number of at least 1, or math.inf; "
+                f"got {self.most}"
+            )
         if self.most > 1 and self.strict:
             raise ValueError("strict=True is defined for one spike a step only; use most=1 or strict=False")
 
@@ -133,13 +136,13 @@ class Neuron:
     """The dynamics, and nothing else: no state, no weights, no delay, no rule.
 
     Args:
-        alpha: decay of the synaptic current over a step, in [0, 1); 0 for no synapse.
-        beta: decay of the membrane over a step, in (0, 1]; 1 for a neuron that does not leak.
+        alpha: decay of the synaptic current over a step, in [0, 1]; 0 for no synapse.
+        beta: decay of the membrane over a step, in [0, 1]; 1 for a neuron that does not leak.
         theta: threshold, > 0, in units of the membrane.
         reset: the membrane update, one of this module's or a function of the same form.
         fire: `Threshold` or `Analog`.
 
-    Constants may be tensors that broadcast to (B, *features); `Learned` makes them from parameters.
+    Constants may be tensors that broadcast to (B, *features); `snnlearn.learned.Learned` makes them from parameters.
     """
 
     alpha: Constant = 0.0
@@ -150,10 +153,48 @@ class Neuron:
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if not isinstance(value, Tensor | float | int):
+                raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
             inside = (value >= 0) & (value <= 1) if isinstance(value, Tensor) else 0 <= value <= 1
             if not (_checks.holds(inside) if isinstance(inside, Tensor) else inside):
                 raise ValueError(f"{name} is a decay over one step and lies in 0..1, got {value}")
         _checks.positive("the threshold theta", self.theta)
+        if not callable(self.reset):
+            raise TypeError(f"reset must be a function such as subtract, got {self.reset!r}")
+        if isinstance(self.fire, type) or not hasattr(self.fire, "analog"):
+            raise TypeError(f"fire must be Threshold() or Analog(), got {self.fire!r}")
+
+    def __repr__(self) -> str:
+        reset = getattr(self.reset, "__name__", self.reset)  # a function's own form holds its address
+        constants = f"alpha={self.alpha}, beta={self.beta}, theta={self.theta}"
+        return f"Neuron({constants}, reset={reset}, fire={self.fire})"
+
+    @property
+    def constants(self) -> tuple[Constant, Constant, Constant]:
+        """alpha, beta and theta."""
+        return self.alpha, self.beta, self.theta
+
+    def fits(self, a: Tensor, state: State | None = None) -> None:
+        """Refuse a current a (B, *features) that constants or a state do not fit, before they broadcast it.
+
+        Raises:
+            ValueError: a constant has other features than a, or the state another shape.
+            TypeError: a constant has another dtype.
+        """
+        for name, constant in zip(("alpha", "beta", "theta"), self.constants, strict=True):
+            if isinstance(constant, Tensor):
+                _checks.same_kind(name, constant, "the current", a)
+                try:
+                    fits = torch.broadcast_shapes(constant.shape, a.shape) == a.shape
+                except RuntimeError:
+                    fits = False
+                if not fits:
+                    raise ValueError(
+                        f"{name} has shape {tuple(constant.shape)}, but a step of the layer {tuple(a.shape)}; give one "
+                        "value, or one each neuron"
+                    )
+        if state is not None and state.U.shape != a.shape:
+            raise ValueError(f"the state has shape {tuple(state.U.shape)}, but a step {tuple(a.shape)}")
 
     def start(self, a: Tensor) -> State:
         """The state at rest for currents like ``a`` (B, *features)."""
@@ -195,6 +236,7 @@ class Neuron:
                 before them.
             fire, reset: see `step`.
         """
+        self.fits(a[0], state)
         now = self.start(a[0]) if state is None else state
         if sent is None:
             sent = (*(torch.zeros_like(now.s) for _ in range(lag - 1)), now.s)
@@ -308,42 +350,3 @@ def readout(
     """
     alpha = 0.0 if tau_syn is None else decay(tau_syn, dt)
     return Neuron(alpha, decay(tau_mem, dt), 1.0, no_reset, Analog())
-
-
-class Learned(nn.Module):
-    """A neuron some of whose constants are learned: what is given as `nn.Parameter` is, the rest stays.
-
-    The logarithm is what the optimiser moves, so a constant stays positive, and a step of 0.01 means 1 % whether
-    the constant is 20 ms or a threshold of 1. One value serves the layer; a tensor like the features one each.
-
-    Args:
-        make: `iaf`, `lif`, `cuba_lif`, `readout` or any function of that kind.
-        arguments: its arguments.
-
-    >>> neuron = Learned(lif, tau_mem=nn.Parameter(torch.full((128,), 20e-3)), dt=1e-3)
-    >>> [name for name, _ in neuron.named_parameters()]
-    ['log.tau_mem']
-    """
-
-    def __init__(self, make: Callable[..., Neuron], **arguments: object):
-        super().__init__()
-        given = {k: v for k, v in arguments.items() if isinstance(v, nn.Parameter)}
-        for name, value in given.items():
-            _checks.positive(name, value.detach())
-        self.make = make
-        self.fixed = {k: v for k, v in arguments.items() if k not in given}
-        self.log = nn.ParameterDict({k: nn.Parameter(v.detach().log()) for k, v in given.items()})
-        self()  # wrong arguments are refused here, not in the first forward pass
-
-    def constants(self) -> dict[str, Tensor]:
-        """The learned constants, in their physical units."""
-        return {name: value.exp() for name, value in self.log.items()}
-
-    def forward(self) -> Neuron:
-        """The neuron at the present values."""
-        return self.make(**self.fixed, **self.constants())
-
-
-def as_neuron(source: Neuron | nn.Module) -> Neuron:
-    """A `Neuron` as it is, or what a module such as `Learned` makes at its present parameters."""
-    return source() if isinstance(source, nn.Module) else source

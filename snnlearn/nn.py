@@ -11,9 +11,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from snnlearn import _checks
-from snnlearn.neurons import Neuron, State, Trace, as_neuron, lif
+from snnlearn.learned import as_neuron, check_recurrent, check_source
+from snnlearn.neurons import Neuron, State, Trace, lif
 from snnlearn.surrogate import FastSigmoid, Surrogate, firing
-from snnlearn.temporal import Backward, Unrolled
+from snnlearn.temporal import Backward, Reset, Unrolled, check_axes
+from snnlearn.temporal.unrolled import seen
 
 
 class LIF(nn.Module):
@@ -36,12 +38,9 @@ class LIF(nn.Module):
     ):
         super().__init__()
         neuron = lif() if neuron is None else neuron
-        if not isinstance(neuron, Neuron | nn.Module):
-            raise TypeError(f"neuron must be a Neuron such as lif(), got {type(neuron).__name__}")
-        if not isinstance(temporal, Backward):
-            raise TypeError(f"{temporal!r} has no backward pass; use Rule(...).backward(network, x, y, loss)")
-        if recurrent is not None and any(name.endswith("bias") for name, _ in recurrent.named_parameters()):
-            raise ValueError("the recurrent synapse has a bias; give bias=False there and a bias to the synapse")
+        check_source(neuron)
+        check_axes(surrogate, temporal)
+        check_recurrent(recurrent)
         self.source, self.surrogate, self.temporal, self.recurrent = neuron, surrogate, temporal, recurrent
 
     def forward(self, a: Tensor) -> Tensor:
@@ -60,12 +59,16 @@ class LIF(nn.Module):
         return self.temporal.run(as_neuron(self.source), self.surrogate, a, self.recurrent, 1, state)
 
     def step(self, state: State | None, a: Tensor) -> State:
-        """One step, differentiable by autograd: the state at n from the state at n-1 and the current a (B, ...)."""
+        """The state at n from the state at n-1 and the current a (B, *features).
+
+        Differentiable by autograd, with the reset as ``temporal`` sees it (kept, where it does not say).
+        """
         neuron = as_neuron(self.source)
         state = neuron.start(a) if state is None else state
         if self.recurrent is not None:
             a = a + self.recurrent(state.s)
-        return neuron.step(state, a, firing(neuron, self.surrogate))
+        choice = getattr(self.temporal, "reset", Reset.KEPT)
+        return neuron.step(state, a, firing(neuron, self.surrogate), seen(neuron.reset, choice))
 
     def extra_repr(self) -> str:
         """What is not a submodule."""

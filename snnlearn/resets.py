@@ -6,6 +6,7 @@ torch where a rule wants them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,6 +62,14 @@ class Bounded:
     reset: Update
     low: float
     before_input: bool = True
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.low):
+            raise ValueError(f"the lower bound must be a finite number, got {self.low}")
+        if self.before_input and self.reset is to_zero_with_input:
+            raise ValueError(
+                "to_zero_with_input loses the input, which before_input=True would add; use before_input=False"
+            )
 
     def __call__(self, U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
         """U[n], not below the bound."""

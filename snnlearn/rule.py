@@ -14,7 +14,7 @@ from snnlearn.losses import SpikeCount
 from snnlearn.network import Network
 from snnlearn.spatial import Transpose
 from snnlearn.surrogate import FastSigmoid, Surrogate
-from snnlearn.temporal import Backward, Unrolled
+from snnlearn.temporal import Backward, Unrolled, check_axes
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,10 +37,7 @@ class Rule:
     spatial: Transpose = field(default_factory=Transpose)
 
     def __post_init__(self) -> None:
-        if not (hasattr(self.surrogate, "slope") and not isinstance(self.surrogate, type)):
-            raise TypeError(f"surrogate must be a Surrogate such as FastSigmoid(), got {self.surrogate!r}")
-        if isinstance(self.temporal, type) or not isinstance(self.temporal, Backward):
-            raise TypeError(f"temporal must be a method such as Unrolled(), got {self.temporal!r}")
+        check_axes(self.surrogate, self.temporal)
         if not isinstance(self.spatial, Transpose):
             raise TypeError(f"spatial must be a spatial rule such as Transpose(), got {self.spatial!r}")
 

@@ -50,10 +50,12 @@ def evaluate(net: Network, rule: Rule, task: Task, split: Split, batch: int = 25
     """The share of a split that the network answers rightly."""
     if len(split) == 0:
         raise ValueError("the split is empty; nothing to evaluate")
-    right = 0.0
+    right, mode = 0.0, net.training
+    net.eval()
     with torch.no_grad():
         for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
             right += accuracy(task.loss.scores(net(task.encode(x), rule)[-1].s), y) * len(y)
+    net.train(mode)
     return right / len(split)
 
 
@@ -89,10 +91,17 @@ def train(
         OSError: the folder cannot be written.
         KeyboardInterrupt: after the checkpoint was written.
     """
+    if not (isinstance(task, Task) and isinstance(rule, Rule)):
+        raise TypeError(
+            f"train takes a Task and a Rule, such as tasks.digits() and recipes.bptt(); got {type(task).__name__} and "
+            f"{type(rule).__name__}"
+        )
     epochs = task.epochs if epochs is None else epochs
     _checks.whole("epochs", epochs, least=1)
     _checks.whole("seed", seed)
-    run = _Run(task, rule, {"dataset": task.name, "rule": name, "method": repr(rule), "seed": seed, "epochs": epochs})
+    if seed >= 2**63:
+        raise ValueError(f"seed must be below 2**63, got {seed}")
+    run = _Run(task, rule, _settings(task, rule, name, seed, epochs))
     folder = None if out is None else Path(out)
     if folder is not None:
         _prepare(folder, resume)
@@ -124,6 +133,12 @@ def train(
     if folder is not None:
         write(folder / RESULT, (json.dumps(asdict(result), indent=1) + "\n").encode())
     return run.net, result
+
+
+def _settings(task: Task, rule: Rule, name: str, seed: int, epochs: int) -> dict[str, Any]:
+    """What two runs must share to come to the same numbers. Sums depend on the number of threads."""
+    own = {"dataset": task.name, "rule": name, "method": repr(rule), "seed": seed, "epochs": epochs}
+    return own | {"batch": task.batch, "rate": task.rate, "threads": torch.get_num_threads()}
 
 
 class _Run:
@@ -213,9 +228,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _prepare(folder: Path, resume: bool) -> None:
     """Make the folder, see that it can be written, and protect an unfinished run in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / ".writable", b"")
-    (folder / ".writable").unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
     if resume or not (folder / CHECKPOINT).exists():
         return
     if not (folder / RESULT).exists():

@@ -10,12 +10,14 @@ from torch import nn
 
 from snnlearn import (
     Adjoint,
+    Analog,
     Bounded,
     FastSigmoid,
     Learned,
     Neuron,
     Reset,
     Rule,
+    State,
     Threshold,
     Unrolled,
     cuba_lif,
@@ -100,6 +102,44 @@ def test_losses_on_current_membrane_and_spikes(part):
         for method in (Adjoint(), Unrolled())
     ]
     close(*grads)
+
+
+@pytest.mark.parametrize("mode", Reset)
+@pytest.mark.parametrize("reset", [subtract, to_zero])
+def test_gradient_of_the_state_before(reset, mode):
+    neuron, g = cuba_lif(tau_mem=8e-3, reset=reset), torch.Generator().manual_seed(0)
+    a, grads = torch.randn(T, B, 3, generator=g, **F64), []
+    for method in (Adjoint, Unrolled):
+        state = State(*(x.clone().requires_grad_() for x in (a[0], a[1], (a[2] > 0).double())))
+        loss = method(mode).run(neuron, S, a, state=state).s.square().sum()
+        grads.append(torch.autograd.grad(loss, state, allow_unused=True, materialize_grads=True))
+    for got, wanted in zip(*grads, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reset", [subtract, no_reset])
+def test_threshold_of_a_readout(reset):
+    """A readout's output does not depend on theta but through its reset."""
+    a, grads = torch.rand(T, B, 3, generator=torch.Generator().manual_seed(0), **F64), []
+    for method in (Adjoint(), Unrolled()):
+        theta = torch.tensor(1.0, **F64).requires_grad_()
+        out = method.run(Neuron(0.5, 0.8, theta, reset, Analog()), S, a).s.square().sum()
+        out = out + 0 * theta
+        grads.append(torch.autograd.grad(out, theta)[0])
+    torch.testing.assert_close(*grads)
+
+
+def test_a_method_of_ones_own_sees_spikes():
+    class BySpikes(Adjoint):
+        lean = False
+
+        def credit(self, neuron, surrogate, trace, state):
+            assert set(trace.s.unique().tolist()) <= {0.0, 1.0}
+            return Adjoint.credit(self, neuron, surrogate, trace, state)._replace(f=trace.s)
+
+    a = torch.rand(T, B, 3, generator=torch.Generator().manual_seed(0), **F64).requires_grad_()
+    (grad,) = torch.autograd.grad(BySpikes().run(cuba_lif(tau_mem=8e-3), S, a).s.sum(), a)
+    assert grad.abs().sum() > 0
 
 
 def test_several_spikes_a_step():

@@ -14,6 +14,7 @@ FLOORS = [
     ["_checks"],
     ["resets", "encoding", "losses", "datasets"],
     ["neurons"],
+    ["learned"],
     ["surrogate"],
     ["spatial", "temporal"],
     ["network", "nn"],
@@ -73,6 +74,13 @@ def test_importing_the_library_loads_no_notebook_and_no_plotting():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_a_star_import_leaves_torch_its_nn():
+    names: dict = {}
+    exec("from torch import nn\nfrom snnlearn import *", names)
+    assert hasattr(names["nn"], "Linear")
+    assert {"LIF", "Network", "recipes", "losses"} <= set(names)
 
 
 def test_no_file_grows_past_400_lines():

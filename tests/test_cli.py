@@ -88,6 +88,7 @@ def wait_for(path, seconds=200):
     ("words", "message"),
     [
         (("train", "digits", "--rule", "btpp"), "unknown rule 'btpp'; did you mean bptt?"),
+        (("train", "digits", "--rule", "BPTT"), "did you mean bptt?"),
         (("train", "digist"), "unknown task 'digist'; did you mean digits?"),
         (("train", "zzzz"), "there are: digits"),
         (("train", "digits", "--epochs", "0"), "epochs must be at least 1, got 0"),

@@ -33,6 +33,12 @@ def test_latency_one_spike_each_and_in_order(values, steps):
     assert (when[order].diff() >= 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_latency_in_half_precision_fires_once(dtype):
+    x = torch.linspace(0.01, 1, 40).to(dtype)
+    assert encoding.latency(x, 4000, silent=0.0).float().sum(0).tolist() == [1.0] * 40
+
+
 def test_on_off():
     assert encoding.on_off(torch.tensor([[0.25, 1.0]])).tolist() == [[0.25, 1.0, 0.75, 0.0]]
 
@@ -128,6 +134,16 @@ def test_baselines_are_what_scikit_learn_says():
     shares = tasks.baselines(datasets.digits())
     assert 0.95 < shares["logistic regression"] < 0.99
     assert shares["logistic regression"] < shares["support vector machine"] < 1
+
+
+def test_evaluation_is_done_in_evaluation_mode():
+    task = tasks.digits(steps=10, hidden=4)
+    net = task.network(generator())
+    net.layers[1].synapse = torch.nn.Sequential(torch.nn.Dropout(0.9), net.layers[1].synapse)
+    part = datasets.Split(*(v[:50] for v in task.load().train))
+    shares = {evaluate(net, recipes.bptt(), task, part) for _ in range(4)}
+    assert len(shares) == 1
+    assert net.training
 
 
 def test_evaluating_nothing_is_refused():

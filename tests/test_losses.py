@@ -65,7 +65,15 @@ def test_bad_labels(loss, y, error, message):
         loss(OUT, y)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_integer_type(dtype):
+    for loss in (CrossEntropy(), SpikeCount(3)):
+        assert loss(OUT, torch.tensor([1], dtype=dtype)) == loss(OUT, torch.tensor([1]))
+
+
 def test_bad_losses():
+    with pytest.raises(ValueError, match=r"over must give scores \(1, 2\)"):
+        CrossEntropy(over=lambda out: out)(OUT, torch.tensor([0]))
     with pytest.raises(ValueError, match=r"\(T, B, classes\), got \(3, 2\)"):
         CrossEntropy()(OUT[:, 0], torch.tensor([0]))
     with pytest.raises(ValueError, match=r"\(T, B, classes\), got \(3, 2\)"):

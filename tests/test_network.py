@@ -11,6 +11,8 @@ from torch import nn
 
 from snnlearn import (
     LIF,
+    Adjoint,
+    Bounded,
     CrossEntropy,
     FastSigmoid,
     Layer,
@@ -21,6 +23,7 @@ from snnlearn import (
     Reset,
     Rule,
     SpikeCount,
+    Threshold,
     Transpose,
     Unrolled,
     cuba_lif,
@@ -204,8 +207,8 @@ def test_what_the_gradient_sees_of_the_reset():
         rules = {mode: Rule(FastSigmoid(0.2), Unrolled(mode)) for mode in Reset}
         g = {mode: flat(rule.gradients(net, x, y, LOSS)[1]) for mode, rule in rules.items()}
         outs = [net(x, rule)[-1].s for rule in rules.values()]
-        assert torch.allclose(outs[0], outs[1])
-        assert torch.allclose(outs[0], outs[2])
+        assert torch.equal(outs[0], outs[1])
+        assert torch.equal(outs[0], outs[2])
         assert torch.allclose(g[Reset.DETACHED], g[Reset.IGNORED], rtol=1e-12) is same
         assert not torch.allclose(g[Reset.KEPT], g[Reset.DETACHED], rtol=1e-2)
         assert not torch.allclose(g[Reset.KEPT], g[Reset.IGNORED], rtol=1e-2)
@@ -316,6 +319,16 @@ def test_module_trace_and_steps():
     for n in range(T):
         state = module.step(state, a[n])
         assert torch.equal(state.s, whole.s[n])
+    for mode in Reset:  # a step has the gradient of the sequence, too
+        module.temporal, grads = Unrolled(mode), []
+        for steps in (True, False):
+            x, state, spikes = a.clone().requires_grad_(), None, []
+            for n in range(T if steps else 0):
+                state = module.step(state, x[n])
+                spikes.append(state.s)
+            out = torch.stack(spikes) if steps else module(x)
+            grads.append(torch.autograd.grad(out.square().sum(), x)[0])
+        torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
     first = module.trace(a[:9])
     assert torch.equal(module.trace(a[9:], first.last).s, whole.s[9:])
     assert "recurrent" in dict(module.named_children())
@@ -329,7 +342,18 @@ def test_per_step_is_the_module_at_each_step():
     torch.testing.assert_close(out[5], conv(x[5]))
 
 
-def test_module_under_compile_and_func():
+@pytest.mark.parametrize("temporal", [Unrolled(), Adjoint(), Unrolled(Reset.IGNORED)], ids=str)
+def test_module_under_compile(temporal):
+    module, a = LIF(cuba_lif(tau_mem=5e-3), temporal=temporal), torch.randn(8, 2, 3, **F64)
+    grads = []
+    for f in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        x = a.clone().requires_grad_()
+        grads.append(torch.autograd.grad(f(x).square().sum(), x)[0])
+    assert torch.equal(*grads)
+    assert grads[0].abs().sum() > 0
+
+
+def test_module_under_func():
     module = LIF(lif(tau_mem=5e-3), surrogate=FastSigmoid(0.3))
     W, (x, _) = torch.randn(3, 6, **F64), data()
 
@@ -344,7 +368,84 @@ def test_module_under_compile_and_func():
     torch.testing.assert_close(each.sum(0), W.grad)
 
 
+def test_reset_of_the_gradient_leaves_float32_spikes_alone():
+    g = torch.Generator().manual_seed(0)
+    for theta in (0.7, 1.1):
+        a = torch.randint(0, 8, (200, 4, 32), generator=g) * 0.1  # often on the very threshold
+        outs = [LIF(lif(tau_mem=1.0, theta=theta), temporal=Unrolled(mode))(a) for mode in Reset]
+        assert outs[0].sum() > 0
+        assert torch.equal(outs[0], outs[1])
+        assert torch.equal(outs[0], outs[2])
+
+
+def test_a_synapse_runs_once():
+    """Dropout draws one mask a pass, and batch statistics see each input once."""
+    synapse = nn.Sequential(nn.Linear(6, 5, **F64), nn.BatchNorm1d(5, **F64))
+    net, (x, _) = Network(Layer(synapse, lif())), data()
+    net(x, RULE)
+    assert synapse[1].num_batches_tracked == 1
+
+
+def test_single_steps_of_a_network():
+    net, (x, _) = build(1, 2, True), data()
+    whole, past = net(x, RULE), None
+    for n in range(T):
+        states, past = net.step(x[n], RULE, past)
+        torch.testing.assert_close(states[-1].s, whole[-1].s[n])
+    with pytest.raises(ValueError, match="past remembers 1 layers, the network has 3"):
+        net.step(x[0], RULE, past[:1])
+
+
+def test_learned_neurons_follow_their_module():
+    source = Learned(
+        lif, tau_mem=nn.Parameter(torch.full((2,), 0.02), requires_grad=False), theta=torch.ones(2)
+    ).double()
+    assert source().theta.dtype == source().beta.dtype == torch.float64
+    assert not source.log["tau_mem"].requires_grad
+    assert "theta" in source.state_dict()
+
+
+def test_layers_say_what_they_are():
+    said = repr(build(delay=2))
+    assert "delay=2" in said
+    assert "reset=" in said
+
+
 # Refusals.
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: LIF(lif(theta=torch.ones(8)))(torch.ones(4, 2, 1)), ValueError, r"theta has shape \(8,\).*\(2, 1\)"),
+        (lambda: LIF(lif(theta=torch.ones(3)))(torch.ones(4, 2, 5)), ValueError, "theta has shape"),
+        (lambda: LIF(lif(theta=torch.ones(1, **F64)))(torch.ones(4, 2, 1)), TypeError, "theta is torch.float64"),
+        (lambda: LIF().trace(torch.ones(3, 1, 2), LIF().trace(torch.ones(3, 4, 2)).last), ValueError, "the state has"),
+        (lambda: LIF(lif(tau_mem=nn.Parameter(torch.tensor(0.02)))), ValueError, "make it by Learned"),
+        (lambda: LIF(surrogate=FastSigmoid), TypeError, "surrogate must be"),
+        (lambda: LIF(temporal=Unrolled), TypeError, "temporal must be"),
+        (lambda: LIF(nn.Linear(2, 2)), TypeError, "forward|neuron must be"),
+        (lambda: LIF(recurrent=lambda s: s), TypeError, "recurrent must be a torch module"),
+        (lambda: lif(reset="subtract"), TypeError, "reset must be a function"),
+        (lambda: lif(fire=Threshold), TypeError, "fire must be"),
+        (lambda: Neuron(alpha="x"), TypeError, "alpha must be a number"),
+        (lambda: Threshold(most=1.5), ValueError, "whole number"),
+        (lambda: Bounded(to_zero_with_input, -1.0), ValueError, "loses the input"),
+        (lambda: Bounded(to_zero, math.nan), ValueError, "finite number"),
+        (lambda: Layer(nn.Linear(1, 1), lif(), gain=math.nan), ValueError, "gain must be"),
+        (lambda: Adjoint().run(lif(), FastSigmoid(), torch.ones(2, 1, 1), nn.Tanh()), ValueError, "linear recurrent"),
+    ],
+)
+def test_more_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_diverged_weights_do_not_look_healthy():
+    net, (x, _) = build(), data()
+    net.layers[1].synapse.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="current of layer 1 holds NaN"):
+        net(x, RULE)
 
 
 def test_connect_knows_two_ways_down():
@@ -413,7 +514,7 @@ def test_bad_layers_networks_and_rules():
         Network()
     with pytest.raises(TypeError, match="neuron must be a Neuron such as"):
         LIF(20e-3)
-    with pytest.raises(TypeError, match="has no backward pass"):
+    with pytest.raises(TypeError, match="temporal must be a method"):
         LIF(lif(), temporal=object())
     with pytest.raises(TypeError, match="surrogate must be a Surrogate"):
         Rule(surrogate="fast sigmoid")

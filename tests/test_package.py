@@ -74,6 +74,7 @@ def test_the_readme_names_every_tutorial_and_its_python_runs(tmp_path):
 def test_the_readme_links_lead_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links
+    assert "@@" not in README
     for link in links:
         assert (ROOT / link).exists(), link
 

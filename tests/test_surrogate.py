@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from snnlearn import ArcTan, Boxcar, Exponential, FastSigmoid, Neuron, Sigmoid, StraightThrough, lif
 from snnlearn import surrogate as S
-from snnlearn.neurons import Learned, Threshold
+from snnlearn.learned import Learned
+from snnlearn.neurons import Threshold
 
 FINITE = [shape for shape in S.SHAPES if shape is not StraightThrough]
 shapes = pytest.mark.parametrize("shape", FINITE, ids=lambda shape: shape.__name__)

@@ -133,6 +133,13 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path, monkeypatch):
             run(tmp_path, resume=True, **change)
     with pytest.raises(ValueError, match="another run: it has rule 'bptt', not 'other'"):
         training.train(TASK, recipes.bptt(), name="other", out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="another run: it has batch 256, not 128"):
+        training.train(replace(TASK, batch=128), recipes.bptt(), name="bptt", out=tmp_path, resume=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    with pytest.raises(ValueError, match=f"another run: it has threads {threads}, not"):
+        run(tmp_path, resume=True)
+    torch.set_num_threads(threads)
 
 
 def test_damaged_checkpoints_are_refused_by_name(tmp_path):
@@ -173,12 +180,23 @@ def test_nothing_to_resume(tmp_path):
 
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(OSError, match="file cannot be written"):
         run(tmp_path / "file")
 
 
+def test_wrong_arguments():
+    for task, rule in (("digits", recipes.bptt()), (TASK, recipes.bptt)):
+        with pytest.raises(TypeError, match=r"a Task and a Rule, such as tasks.digits\(\)"):
+            training.train(task, rule)
+
+
 @pytest.mark.parametrize(
-    ("change", "message"), [({"epochs": 0}, "epochs must be at least 1"), ({"seed": -1}, "seed must be at least 0")]
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**63}, "below 2"),
+    ],
 )
 def test_bad_settings(change, message):
     with pytest.raises(ValueError, match=message):

@@ -43,7 +43,7 @@ class Exercise:
                 answer = attempt(*_copies(arguments))
             except NotImplementedError:
                 return None, "not attempted yet"
-            except Exception as error:  # whatever a reader's code raises is a verdict, not a crash
+            except (Exception, SystemExit) as error:  # whatever a reader's code raises is a verdict, not a crash
                 return False, f"your function raised {type(error).__name__}: {error}"
             if answer is None or answer is ...:
                 return None, "not attempted yet"

@@ -3,4 +3,5 @@
 from snnlearn.temporal.adjoint import Adjoint as Adjoint
 from snnlearn.temporal.base import Backward as Backward
 from snnlearn.temporal.base import Reset as Reset
+from snnlearn.temporal.base import check_axes as check_axes
 from snnlearn.temporal.unrolled import Unrolled as Unrolled

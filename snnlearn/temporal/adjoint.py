@@ -28,6 +28,8 @@ class Adjoint:
 
     reset: Reset = Reset.KEPT
 
+    lean = True
+
     def __post_init__(self) -> None:
         if not isinstance(self.reset, Reset):
             raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")

@@ -44,3 +44,11 @@ class Backward(Protocol):
         sent: Sequence[Tensor] | None = None,
     ) -> Trace:
         """Simulate a layer, differentiably. Arguments and result as in `Neuron.simulate`."""
+
+
+def check_axes(surrogate: object, temporal: object) -> None:
+    """Refuse what is no surrogate, or no method through time."""
+    if isinstance(surrogate, type) or not hasattr(surrogate, "slope"):
+        raise TypeError(f"surrogate must be a Surrogate such as FastSigmoid(), got {surrogate!r}")
+    if isinstance(temporal, type) or not isinstance(temporal, Backward):
+        raise TypeError(f"temporal must be a method such as Unrolled(), got {temporal!r}")

@@ -43,6 +43,10 @@ class Method(Protocol):
     def reset(self) -> Reset:
         """What the gradient sees of the reset."""
 
+    @property
+    def lean(self) -> bool:
+        """Whether ``credit`` looks at I and s through the reset's derivatives only, so that they need not be kept."""
+
     def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State) -> Credit:
         """The factors for the steps of ``trace``, which begins after ``state``; c[n] looks ahead to n+1."""
 
@@ -171,11 +175,10 @@ class _Run(torch.autograd.Function):
         learned = [c if isinstance(c, Tensor) else None for c in (alpha, beta, theta)]
         I, U, s = output
         reset, learns = layer.neuron.reset, any(c is not None for c in learned)
-        needs_I = learns or reset not in _BLIND_TO_I
-        needs_s = learns or reset not in _BLIND_TO_S or layer.recurrent is not None
-        ctx.save_for_backward(
-            I if needs_I else None, U, s if needs_s and s is not U else None, I0, U0, s0, sent, *learned, *weights
-        )
+        everything = learns or not layer.method.lean
+        needs_I = everything or reset not in _BLIND_TO_I
+        needs_s = everything or reset not in _BLIND_TO_S or layer.recurrent is not None
+        ctx.save_for_backward(I if needs_I else None, U, s if needs_s else None, I0, U0, s0, sent, *learned, *weights)
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -200,7 +203,7 @@ class _Run(torch.autograd.Function):
         to_sent, to_weights = torch.zeros_like(sent), ()
         if back is not None:
             early = min(layer.lag, len(kap))
-            to_sent[:early] = torch.stack([back(kap[n]) for n in range(early)])
+            to_sent = torch.cat([torch.stack([back(kap[n]) for n in range(early)]), to_sent[early:]])
             arrived = torch.cat([sent, trace.s])[: len(kap)]
             to_weights = torch.func.vjp(lambda *w: layer.through(w, arrived.flatten(0, 1)), *weights)[1](
                 kap.flatten(0, 1)
@@ -211,11 +214,23 @@ class _Run(torch.autograd.Function):
             lam, f, e = found.kept
             _, to_s, _, to_beta, to_theta = neuron.pull(update, trace, state, lam)
             e = e + after(to_s) if layer.method.reset is Reset.KEPT else e
-            gradients = (kap * before(trace.I, I0), to_beta, to_theta - (f * e).sum_to_size(to_theta.shape))
+            if not neuron.fire.analog:
+                to_theta = to_theta - (f * e).sum_to_size(to_theta.shape)
+            gradients = (kap * before(trace.I, I0), to_beta, to_theta)
             to_constants = [
                 None if t is None else g.sum_to_size(t.shape) for g, t in zip(gradients, learned, strict=True)
             ]
         return kap, *to_constants, neuron.alpha * kap[0], to_U0, to_s0, to_sent, None, *to_weights
+
+
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Identity, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether the transpose of a module is the same at every input."""
+    if isinstance(module, nn.Sequential):
+        return all(map(_is_linear, module))
+    return isinstance(module, (*_LINEAR, nn.Flatten, nn.Unflatten))
 
 
 def run(
@@ -232,6 +247,11 @@ def run(
     if recurrent is not None and not isinstance(recurrent, nn.Module):
         raise TypeError(
             f"recurrent must be a torch module, got {type(recurrent).__name__}; its weights are differentiated"
+        )
+    if recurrent is not None and not _is_linear(recurrent):
+        raise ValueError(
+            f"the adjoint needs a linear recurrent synapse, got {recurrent}; use Linear, Conv or AvgPool without "
+            "bias, or the method Unrolled, which takes any"
         )
     state = neuron.start(a[0]) if state is None else state
     if sent is None:

@@ -25,7 +25,8 @@ def seen(reset: Update, choice: Reset) -> Update:
 
     def ignored(U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
         free = no_reset(U, s, I, beta, theta)
-        return free + (reset(U, s, I, beta, theta) - free).detach()
+        # in this order the value is the reset's to the last bit: what is added is exactly zero
+        return reset(U, s, I, beta, theta).detach() + (free - free.detach())
 
     return ignored
 
