@@ -47,7 +47,7 @@ def whole(name: str, value: Any, least: int = 0) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
-def sequence(name: str, x: Any, *, finite: bool = True) -> None:
+def sequence(name: str, x: Any) -> None:
     """Refuse anything but a finite, floating-point tensor (T, B, *features) with T, B >= 1."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor (T, B, *features), got {type(x).__name__}")
@@ -60,7 +60,7 @@ def sequence(name: str, x: Any, *, finite: bool = True) -> None:
         raise ValueError(f"{name} is empty: shape {tuple(x.shape)}; give at least one step, sample and feature")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {x.dtype}; use x.float() or x.double()")
-    if finite and not holds(torch.isfinite(x)):
+    if not holds(torch.isfinite(x)):
         raise ValueError(f"{name} holds NaN or infinity; look at the data before the network")
 
 

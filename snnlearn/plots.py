@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,9 +54,3 @@ def update_raster(lines: LineCollection, spikes: Any, dt_ms: float = 1.0) -> Non
 def threshold_line(ax: Axes, theta: float = 1.0) -> Line2D:
     """A dashed line at the threshold."""
     return ax.axhline(theta, color=COLORS["threshold"], linestyle="--", linewidth=1, label="threshold θ")
-
-
-def set_lines(lines: Sequence[Line2D], x: Any, ys: Sequence[Any]) -> None:
-    """Give each line new data over the same x."""
-    for line, y in zip(lines, ys, strict=True):
-        line.set_data(x, y)

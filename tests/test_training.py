@@ -30,13 +30,13 @@ def same_weights(a, b):
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def interrupt_after(monkeypatch, steps):
-    """Send this process SIGINT while a step is being computed."""
+def interrupt_after(monkeypatch, steps, number=signal.SIGINT):
+    """Send this process a signal while a step is being computed."""
     plain = training._Run.step
 
     def step(self):
         if self.done == steps:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return plain(self)
 
     monkeypatch.setattr(training._Run, "step", step)
@@ -57,11 +57,12 @@ def test_training_learns():
     assert (result.rule, result.dataset, result.seed, result.epochs) == ("bptt", "digits", 0, 12)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("steps", [1, 5, 7])  # within an epoch, at its end, within the last
-def test_interrupted_and_resumed_is_as_if_never_stopped(steps, tmp_path, monkeypatch):
+def test_interrupted_and_resumed_is_as_if_never_stopped(steps, number, tmp_path, monkeypatch):
     net, result = run()
     with monkeypatch.context() as patch:
-        interrupt_after(patch, steps)
+        interrupt_after(patch, steps, number)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     state = training.read_checkpoint(tmp_path / training.CHECKPOINT)

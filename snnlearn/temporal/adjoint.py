@@ -15,7 +15,7 @@ from torch import Tensor
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal.base import Reset
-from snnlearn.temporal.recursion import Credit, after, run, seen
+from snnlearn.temporal.recursion import Credit, after, differentiated, run
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Adjoint:
         """
         U = trace.U
         f = torch.ones_like(U) if neuron.fire.analog else surrogate.slope(U - neuron.theta)
-        dU, ds, dI, *_ = neuron.pull(seen(neuron.reset, self.reset), trace, state, torch.ones_like(U))
+        dU, ds, dI, *_ = neuron.pull(differentiated(neuron.reset, self.reset), trace, state, torch.ones_like(U))
         c = after(dU) + after(ds) * f if self.reset is Reset.KEPT else after(dU)
         return Credit(f, c, q=dI)
 

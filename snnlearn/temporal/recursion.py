@@ -1,6 +1,6 @@
 """The one reverse recursion that every backward method shares, and the autograd node around it.
 
-With e[n] = dL/ds[n], for a layer (DESIGN: lam, del and kap are the tutorial's deltas at U, I and a):
+With e[n] = dL/ds[n], for a layer, lam, del and kap being the tutorial's deltas at U, I and a:
 
     lam[n] = f[n] * e[n] + c[n] * lam[n+1]          dL/dU
     del[n] = p[n] * e[n] + q[n] * lam[n]            dL/dI at this step
@@ -51,7 +51,7 @@ class Method(Protocol):
         """The factors for the steps of ``trace``, which begins after ``state``; c[n] looks ahead to n+1."""
 
 
-def seen(reset: Update, choice: Reset) -> Update:
+def differentiated(reset: Update, choice: Reset) -> Update:
     """The membrane update whose partial derivatives the method takes."""
     return no_reset if choice is Reset.IGNORED else reset
 
@@ -87,7 +87,6 @@ def reverse(
     back: Callable[[Tensor], Tensor] | None = None,
     lag: int = 1,
     keep: bool = False,
-    block: int = BLOCK,
 ) -> Adjoints:
     """Run the recursion from the last step to the first.
 
@@ -98,15 +97,14 @@ def reverse(
         back: V^T applied to one step's kap.
         lag: steps by which recurrent spikes are late.
         keep: whether lam, f and e of every step are wanted, for the gradients of the constants.
-        block: steps whose factors are made at a time.
     """
     e_I, e_U, e_s = errors
     T = len(trace.U)
     lam = kap = torch.zeros_like(trace.U[0])
     kaps: list[Tensor] = [lam] * T
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    for end in range(T, 0, -block):
-        start = max(0, end - block)
+    for end in range(T, 0, -BLOCK):
+        start = max(0, end - BLOCK)
         first = state if start == 0 else State(*(x[start - 1] for x in trace))
         # one step more than the block, since c looks ahead
         f, c, p, q = method.credit(neuron, surrogate, Trace(*(x[start : end + 1] for x in trace)), first)
@@ -195,7 +193,7 @@ class _Run(torch.autograd.Function):
             back = lambda kap: transpose(kap)[0]  # noqa: E731
         keep = any(t is not None for t in learned)
         found = reverse(layer.method, neuron, layer.surrogate, trace, state, (e_I, e_U, e_s), back, layer.lag, keep)
-        kap, update = found.kap, seen(neuron.reset, layer.method.reset)
+        kap, update = found.kap, differentiated(neuron.reset, layer.method.reset)
 
         to_U0, to_s0 = (x[0] for x in neuron.pull(update, Trace(*(x[:1] for x in trace)), state, found.first[None])[:2])
         if layer.method.reset is not Reset.KEPT:
