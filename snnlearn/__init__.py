@@ -9,6 +9,7 @@ from snnlearn import losses as losses
 from snnlearn import recipes as recipes
 from snnlearn.learned import Learned as Learned
 from snnlearn.losses import CrossEntropy as CrossEntropy
+from snnlearn.losses import OverTime as OverTime
 from snnlearn.losses import SpikeCount as SpikeCount
 from snnlearn.network import Layer as Layer
 from snnlearn.network import Network as Network
@@ -32,7 +33,10 @@ from snnlearn.resets import subtract_decayed as subtract_decayed
 from snnlearn.resets import to_zero as to_zero
 from snnlearn.resets import to_zero_with_input as to_zero_with_input
 from snnlearn.rule import Rule as Rule
+from snnlearn.sparse import Near as Near
 from snnlearn.spatial import Transpose as Transpose
+from snnlearn.srm import SRM as SRM
+from snnlearn.srm import AdjointSRM as AdjointSRM
 from snnlearn.surrogate import ArcTan as ArcTan
 from snnlearn.surrogate import Boxcar as Boxcar
 from snnlearn.surrogate import Exponential as Exponential
@@ -42,7 +46,10 @@ from snnlearn.surrogate import PiecewiseLinear as PiecewiseLinear
 from snnlearn.surrogate import Sigmoid as Sigmoid
 from snnlearn.surrogate import StraightThrough as StraightThrough
 from snnlearn.surrogate import Surrogate as Surrogate
+from snnlearn.temporal import RTRL as RTRL
+from snnlearn.temporal import TSSLBP as TSSLBP
 from snnlearn.temporal import Adjoint as Adjoint
+from snnlearn.temporal import Eligibility as Eligibility
 from snnlearn.temporal import Reset as Reset
 from snnlearn.temporal import Unrolled as Unrolled
 

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from snnlearn import _checks
-from snnlearn.neurons import Neuron
+from snnlearn.neurons import Fire, Neuron, State, Trace
+from snnlearn.resets import Constant
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """What a layer needs of a neuron: a `Neuron`, or other dynamics such as `snnlearn.srm.SRM`."""
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """What may be learned."""
+
+    @property
+    def theta(self) -> Constant:
+        """The threshold."""
+
+    @property
+    def fire(self) -> Fire:
+        """What leaves the neuron."""
+
+    def start(self, a: Tensor) -> State:
+        """The state at rest for currents like ``a``."""
+
+    def simulate(self, a: Tensor, *args: Any, **kwargs: Any) -> Trace:
+        """All steps of a sequence, with the arguments of `Neuron.simulate`."""
 
 
 class Learned(nn.Module):
@@ -51,10 +76,11 @@ class Learned(nn.Module):
 
 
 def check_source(source: object) -> None:
-    """Refuse what is neither a `Neuron` nor a module that makes one."""
-    if not (isinstance(source, Neuron) or (isinstance(source, nn.Module) and isinstance(source(), Neuron))):
+    """Refuse what is neither a neuron nor a module that makes one."""
+    made = source() if isinstance(source, nn.Module) else source
+    if isinstance(made, type) or not isinstance(made, Dynamics):
         raise TypeError(f"neuron must be a Neuron such as lif(), or Learned(lif, ...), got {type(source).__name__}")
-    if isinstance(source, Neuron) and any(isinstance(c, Tensor) and c.requires_grad for c in source.constants):
+    if made is source and any(isinstance(c, Tensor) and c.requires_grad for c in made.constants):
         raise ValueError(
             "the neuron has constants that require a gradient; make it by Learned(lif, tau_mem=nn.Parameter(...))"
         )

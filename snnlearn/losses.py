@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from snnlearn import _checks
+from snnlearn.filters import Exponentials, Filter, filtered
 
 # From a sequence to one number a class.
 
@@ -108,3 +110,133 @@ class SpikeCount:
         _checks.labels(y, *count.shape)
         wanted = self.false + (self.true - self.false) * functional.one_hot(y.long(), count.shape[1]).to(count.dtype)
         return 0.5 * (count - wanted).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class CurrentCount:
+    """The count loss of TSSL-BP's code: as `SpikeCount`, on the sum of the postsynaptic currents that the spikes cause.
+
+    Only the label's output is asked for more, and only the others for less. Half the squared distance, divided by T,
+    averaged over the batch.
+
+    Args:
+        true, false: as `SpikeCount`.
+        tau_s: time constant of the current, in steps (`Exponentials.postsynaptic`).
+    """
+
+    true: float
+    false: float = 0.0
+    tau_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.false < self.true:
+            raise ValueError(f"want 0 <= false < true, got false={self.false}, true={self.true}")
+        Exponentials.postsynaptic(self.tau_s)
+
+    def scores(self, out: Tensor) -> Tensor:
+        """Summed currents, (B, C)."""
+        if out.dim() != 3:
+            raise ValueError(f"outputs must have shape (T, B, classes), got {tuple(out.shape)}")
+        return filtered(Exponentials.postsynaptic(self.tau_s), out).sum(0)
+
+    def __call__(self, out: Tensor, y: Tensor) -> Tensor:
+        """The loss of spikes (T, B, C) for labels y (B,)."""
+        count = self.scores(out)
+        _checks.labels(y, *count.shape)
+        label = functional.one_hot(y.long(), count.shape[1]).bool()
+        short = torch.where(label, (count - self.true).clamp(max=0), (count - self.false).clamp(min=0))
+        return 0.5 * short.square().sum(1).mean() / len(out)
+
+
+# Losses that are a sum over time, which rules forward in time can learn from.
+
+
+def half_square(out: Tensor, target: Tensor) -> Tensor:
+    """Half the squared distance, outputs and targets (B, C) to (B,)."""
+    if out.shape != target.shape:
+        raise ValueError(f"targets must have the outputs' shape {tuple(out.shape)}, got {tuple(target.shape)}")
+    return 0.5 * (out - target).square().flatten(1).sum(1)
+
+
+def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
+    """Softmax cross-entropy, outputs (B, C) and labels (B,) to (B,)."""
+    return functional.cross_entropy(out, y.long(), reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class OverTime:
+    """What each step costs, added up over steps and samples.
+
+    A target y is one of: (B,) one label a sample, the same at every step; (T, B, ...) one for each step; labels (B,) of
+    ``patterns``.
+
+    Args:
+        step: (outputs (B, C), target of the step) -> (B,), such as `cross_entropy` or `half_square`.
+        mean: divide by the number of steps and samples.
+        scale: factor on the outputs.
+        filter: what outputs and targets run through first; see `van_rossum`.
+        patterns: (T, classes, C), the target that each class stands for.
+    """
+
+    step: Callable[[Tensor, Tensor], Tensor]
+    mean: bool = False
+    scale: float = 1.0
+    filter: Filter | None = None
+    patterns: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.step):
+            raise TypeError(f"step must be a function (outputs, target) -> (B,), got {self.step!r}")
+        _checks.positive("scale", self.scale)
+        if self.patterns is not None and self.patterns.dim() != 3:
+            raise ValueError(f"patterns must have shape (T, classes, C), got {tuple(self.patterns.shape)}")
+
+    def target(self, y: Tensor, n: int) -> Tensor:
+        """The target of step n, before the filter."""
+        if self.patterns is not None:
+            if n >= len(self.patterns):
+                raise ValueError(f"patterns have {len(self.patterns)} steps, step {n} was asked for")
+            return self.patterns[n, y]
+        if y.dim() == 1:
+            return y
+        if n >= len(y):
+            raise ValueError(f"targets have {len(y)} steps, step {n} was asked for; want (T, B, ...) or labels (B,)")
+        return y[n]
+
+    def at(self, out: Tensor, target: Tensor) -> Tensor:
+        """The cost of a step, summed over samples; outputs (B, C) and target filtered, where there is a filter."""
+        if self.step is cross_entropy:
+            _checks.labels(target, *out.shape)
+        return self.step(self.scale * out, target).sum()
+
+    def weight(self, T: int, B: int) -> float:
+        """The factor on each step's cost."""
+        return 1 / (T * B) if self.mean else 1.0
+
+    def scores(self, out: Tensor) -> Tensor:
+        """Outputs averaged over time, (B, C); for spikes, their rate."""
+        if out.dim() != 3:
+            raise ValueError(f"outputs must have shape (T, B, classes), got {tuple(out.shape)}")
+        return self.scale * out.mean(0)
+
+    def __call__(self, out: Tensor, y: Tensor) -> Tensor:
+        """The loss of outputs (T, B, ...)."""
+        T, B = out.shape[:2]
+        if self.patterns is None and y.dim() != 1 and len(y) != T:
+            raise ValueError(f"targets have {len(y)} steps, outputs {T}")
+        target = torch.stack([self.target(y, n) for n in range(T)])
+        if self.filter is not None:
+            out, target = filtered(self.filter, out), filtered(self.filter, target.to(out.dtype))
+        return self.weight(T, B) * self.at(out.flatten(0, 1), target.flatten(0, 1))
+
+
+def van_rossum(filter: Filter | None = None, *, mean: bool = False, patterns: Tensor | None = None) -> OverTime:
+    """Half the squared distance of filtered spike trains (tutorial Eq. 13, SuperSpike; TSSL-BP Eqs. 5-6).
+
+    Args:
+        filter: by default SuperSpike's, `Exponentials.double` with 5 and 10 ms at 1 ms a step. TSSL-BP takes
+            `Exponentials.postsynaptic`; its code filters the target twice: give it a target filtered once.
+        mean, patterns: as `OverTime`.
+    """
+    filter = Exponentials.double(tau_rise=5e-3, tau_decay=10e-3) if filter is None else filter
+    return OverTime(half_square, mean=mean, filter=filter, patterns=patterns)

@@ -14,7 +14,7 @@ from snnlearn import _checks
 from snnlearn.learned import as_neuron, check_recurrent, check_source
 from snnlearn.neurons import Neuron, State, Trace, lif
 from snnlearn.surrogate import FastSigmoid, Surrogate, firing
-from snnlearn.temporal import Backward, Reset, Unrolled, check_axes
+from snnlearn.temporal import Backward, Forward, Reset, Unrolled, check_axes
 from snnlearn.temporal.unrolled import seen
 
 
@@ -40,6 +40,11 @@ class LIF(nn.Module):
         neuron = lif() if neuron is None else neuron
         check_source(neuron)
         check_axes(surrogate, temporal)
+        if isinstance(temporal, Forward):
+            raise TypeError(
+                f"{type(temporal).__name__} works forward in time and has no backward pass; build a Network and "
+                "use Rule(...).backward(network, x, y, loss)"
+            )
         check_recurrent(recurrent)
         self.source, self.surrogate, self.temporal, self.recurrent = neuron, surrogate, temporal, recurrent
 

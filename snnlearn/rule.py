@@ -5,18 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from snnlearn import _checks
+from snnlearn.events import EventNetwork, EventProp
 from snnlearn.losses import SpikeCount
 from snnlearn.network import Network
 from snnlearn.spatial import Transpose
 from snnlearn.surrogate import FastSigmoid, Surrogate
-from snnlearn.temporal import Backward, Unrolled, check_axes
+from snnlearn.temporal import Backward, Forward, Unrolled, check_axes
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class Rule:
 
     Args:
         surrogate: what replaces the derivative of the step.
-        temporal: how credit travels through time.
+        temporal: how credit travels through time, backward (`temporal.Backward`) or forward (`temporal.Forward`).
         spatial: how credit travels through layers.
 
     >>> from snnlearn import FastSigmoid, Rule, Unrolled
@@ -33,7 +35,7 @@ class Rule:
     """
 
     surrogate: Surrogate = FastSigmoid()
-    temporal: Backward = Unrolled()
+    temporal: Backward | Forward = Unrolled()
     spatial: Transpose = field(default_factory=Transpose)
 
     def __post_init__(self) -> None:
@@ -41,24 +43,34 @@ class Rule:
         if not isinstance(self.spatial, Transpose):
             raise TypeError(f"spatial must be a spatial rule such as Transpose(), got {self.spatial!r}")
 
-    def check(self, net: Network, loss: Loss) -> None:
+    def check(self, net: Network | EventNetwork, loss: Loss) -> None:
         """Refuse, with the reason, what makes no sense together. Called before each gradient; cheap.
 
         Raises:
             TypeError: net is not a Network, its parameters differ in dtype, or loss cannot be called.
             ValueError: its parameters differ in device, or the loss counts spikes of a readout that has none.
         """
-        if not isinstance(net, Network):
+        events = isinstance(self.temporal, EventProp)
+        if events and not isinstance(net, EventNetwork):
+            raise TypeError(f"EventProp needs an EventNetwork of EventLIF layers, got {type(net).__name__}")
+        if not events and isinstance(net, EventNetwork):
+            raise TypeError(
+                "an EventNetwork has spike times and no steps, so it learns by recipes.eventprop(); "
+                f"got {self.temporal}"
+            )
+        if not events and not isinstance(net, Network):
             raise TypeError(f"a rule works on a Network, got {type(net).__name__}; wrap modules as Layer(...)")
         if not callable(loss):
             raise TypeError(f"loss must be a function (outputs, targets) -> scalar, got {type(loss).__name__}")
         parameters = list(net.named_parameters())
         for name, p in parameters[1:]:
             _checks.same_kind(f"the parameter {name}", p, f"the parameter {parameters[0][0]}", parameters[0][1])
-        if isinstance(loss, SpikeCount) and net.layers[-1].neuron.fire.analog:
+        if isinstance(loss, SpikeCount) and not events and net.layers[-1].neuron.fire.analog:
             raise ValueError("SpikeCount counts spikes, but the last layer is a readout; use CrossEntropy(over=...)")
+        if isinstance(self.temporal, Forward) and isinstance(net, Network):
+            self.temporal.check(net, loss, self)
 
-    def objective(self, net: Network, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    def objective(self, net: Network | EventNetwork, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         """The scalar whose gradient this rule takes, with its graph: call ``.backward()`` on it.
 
         Args:
@@ -66,19 +78,46 @@ class Rule:
             x: inputs, (T, B, *features).
             y: targets, as the loss wants them.
             loss: (outputs (T, B, ...), y) -> scalar.
+
+        Raises:
+            TypeError: the method works forward in time and leaves no graph.
         """
         self.check(net, loss)
-        return self.spatial.objective(loss, net(x, self), y)
+        if isinstance(self.temporal, Forward):
+            raise TypeError(
+                f"{type(self.temporal).__name__} works forward in time and leaves no graph to call backward() on; use "
+                "rule.gradients(...) or rule.backward(...)"
+            )
+        outputs = net(x, self)
+        if isinstance(net, EventNetwork):
+            return loss(outputs[-1], y)
+        return self.spatial.objective(loss, outputs, y)
 
-    def gradients(self, net: Network, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients(
+        self, net: Network | EventNetwork, x: Tensor, y: Tensor, loss: Loss
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the gradient of every trainable parameter by name; nothing is written anywhere."""
         parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        if isinstance(self.temporal, Forward):
+            self.check(net, loss)
+            total, sums = x.new_zeros(()), {name: torch.zeros_like(p) for name, p in parameters.items()}
+            for value, gradients in self.temporal.steps(net, x, y, loss, self):  # type: ignore[arg-type]
+                total = total + value
+                for name, gradient in gradients.items():
+                    sums[name] += gradient
+            return total, sums
         value = self.objective(net, x, y, loss)
         found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True, materialize_grads=True)
         return value.detach(), dict(zip(parameters, found, strict=True))
 
-    def backward(self, net: Network, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    def backward(self, net: Network | EventNetwork, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         """Add each parameter's gradient to its ``.grad``, as torch does, and return the loss, detached."""
+        if isinstance(self.temporal, Forward):
+            value, gradients = self.gradients(net, x, y, loss)
+            for name, p in net.named_parameters():
+                if name in gradients:
+                    p.grad = gradients[name] if p.grad is None else p.grad + gradients[name]
+            return value
         value = self.objective(net, x, y, loss)
         value.backward()  # not autograd.grad: the hooks of DistributedDataParallel hang on this
         return value.detach()

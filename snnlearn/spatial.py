@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from snnlearn.neurons import Trace
+from snnlearn.neurons import State, Trace
 
 
 class Transpose(nn.Module):
@@ -32,8 +32,10 @@ class Transpose(nn.Module):
         """Nothing: all errors come from the layer above."""
         return 0.0
 
-    def objective(self, loss: Callable[[Tensor, Tensor], Tensor], outputs: Sequence[Trace], y: Tensor) -> Tensor:
-        """The loss of the last layer."""
+    def objective(
+        self, loss: Callable[[Tensor, Tensor], Tensor], outputs: Sequence[Trace | State], y: Tensor
+    ) -> Tensor:
+        """The loss of the last layer; its outputs over all steps, or at one."""
         return loss(outputs[-1].s, y)
 
 

@@ -21,8 +21,10 @@ from tqdm import tqdm
 
 from snnlearn import _checks
 from snnlearn.datasets import Split
+from snnlearn.events import EventNetwork
 from snnlearn.losses import accuracy
 from snnlearn.network import Network
+from snnlearn.neurons import Trace
 from snnlearn.rule import Rule
 from snnlearn.tasks import Task
 
@@ -46,7 +48,7 @@ class Result:
     peak_memory_mb: float
 
 
-def evaluate(net: Network, rule: Rule, task: Task, split: Split, batch: int = 256) -> float:
+def evaluate(net: Network | EventNetwork, rule: Rule, task: Task, split: Split, batch: int = 256) -> float:
     """The share of a split that the network answers rightly."""
     if len(split) == 0:
         raise ValueError("the split is empty; nothing to evaluate")
@@ -54,7 +56,8 @@ def evaluate(net: Network, rule: Rule, task: Task, split: Split, batch: int = 25
     net.eval()
     with torch.no_grad():
         for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-            right += accuracy(task.loss.scores(net(task.encode(x), rule)[-1].s), y) * len(y)
+            last = net(task.encode(x), rule)[-1]
+            right += accuracy(task.loss.scores(last.s if isinstance(last, Trace) else last), y) * len(y)
     net.train(mode)
     return right / len(split)
 

@@ -87,8 +87,8 @@ def wait_for(path, seconds=200):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("train", "digits", "--rule", "btpp"), "unknown rule 'btpp'; did you mean bptt?"),
-        (("train", "digits", "--rule", "BPTT"), "did you mean bptt?"),
+        (("train", "digits", "--rule", "btpp"), "unknown rule 'btpp'; did you mean bptt"),
+        (("train", "digits", "--rule", "BPTT"), "did you mean bptt"),
         (("train", "digist"), "unknown task 'digist'; did you mean digits?"),
         (("train", "zzzz"), "there are: digits"),
         (("train", "digits", "--epochs", "0"), "epochs must be at least 1, got 0"),
@@ -97,6 +97,13 @@ def wait_for(path, seconds=200):
         (("train", "digits", "--out", "FILE/x"), "FILE"),
         (("train", "digits", "--out", "EMPTY", "--resume"), "no checkpoint"),
         (("lab", "FILE/x", "--copy-only"), "FILE"),
+        (("compare", "digist"), "unknown task 'digist'; did you mean digits?"),
+        (("compare", "--rules", "bptt,exdous"), "unknown rule 'exdous'; did you mean exodus"),
+        (("compare", "--rules", "bptt", "--reference", "slyaer"), "did you mean slayer"),
+        (("compare", "--rules", " ,"), "--rules names no rule; there are: bptt"),
+        (("compare", "--samples", "0"), "--samples and --trials must be at least 1"),
+        (("compare", "--samples", "700", "--trials", "2"), "their product at most 1257, the training samples; got 700"),
+        (("compare", "--seed", "-1"), "--seed must be at least 0"),
     ],
 )
 def test_errors_of_use_say_what_to_do(words, message, tmp_path, capsys):
@@ -118,6 +125,80 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
 def test_an_unwritable_folder_is_named(capsys):
     assert call("train", "digits", "--out", "/proc/snnlearn") == 2
     assert "/proc/snnlearn" in capsys.readouterr().err
+
+
+# `snnlearn compare`
+
+
+def compared(capsys, *words):
+    """The record that ends the output of `snnlearn compare ... --json`, and the output before it."""
+    assert call("compare", *words, "--samples", "8", "--json") == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    return json.loads(last), "\n".join(lines)
+
+
+def test_compare_lays_rules_beside_each_other(capsys):
+    words = ("digits", "--rules", "exodus, slayer", "--reference", "bptt", "--seed", "3", "--trials", "2")
+    found, shown = compared(capsys, *words, "--same-surrogate")
+    assert (found["task"], found["samples"], found["seed"], found["trials"]) == ("digits", 8, 3, 2)
+    assert found["reference"] == "bptt"
+    assert list(found["rows"]) == ["exodus", "slayer", "bptt"]
+    assert found["rows"]["exodus"]["whole"]["cosine"] > 1 - 1e-6
+    assert found["rows"]["slayer"]["whole"]["cosine"] < 0.999
+    assert list(found["rows"]["bptt"]["weights"]) == ["layers.0.synapse.weight", "layers.1.synapse.weight"]
+    for row in found["rows"].values():
+        assert row["memory"]["peak"] > row["memory"]["kept"] > 50 * 8 * 128 * 4  # a membrane for each step and neuron
+        assert row["seconds"] > 0
+    for word in ("cosine", "norm ratio", "same sign", "bias", "kept kB", "peak MB", "ms", "g_ref that of bptt"):
+        assert word in shown
+    # without the flag the recipes differ in their surrogates as well
+    own, shown = compared(capsys, *words)
+    assert own["rows"]["exodus"]["whole"]["cosine"] < 0.9999
+    assert "each with its own surrogate" in shown
+
+
+def test_compare_repeats_itself_and_follows_its_settings(capsys):
+    def numbers(*words):
+        found = compared(capsys, "--rules", "bptt,slayer", *words)[0]
+        for row in found["rows"].values():
+            del row["seconds"], row["spread"]
+        return found["rows"]
+
+    once = numbers()
+    assert numbers("digits", "--seed", "0", "--trials", "1") == once
+    assert numbers("--seed", "1") != once
+    assert numbers("--trials", "3")["slayer"]["whole"]["noise"] > 0
+    assert numbers("--trials", "3")["slayer"]["whole"]["cosine"] == once["slayer"]["whole"]["cosine"]
+
+
+def test_compare_takes_the_first_batch_of_training(capsys):
+    from snnlearn import tasks
+
+    task = tasks.digits()
+    run = training._Run(task, recipes.bptt(), training._settings(task, recipes.bptt(), "bptt", 5, 1))
+    assert call("compare", "--rules", "bptt", "--seed", "5", "--json") == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["rows"]["bptt"]["loss"] == pytest.approx(run.step(), rel=1e-6)
+
+
+def test_compare_says_why_a_rule_is_left_out(capsys, monkeypatch):
+    from snnlearn import Rule
+    from snnlearn.temporal import RTRL
+
+    def needs_more(network=None):
+        raise TypeError("needs_more wants a network")
+
+    known = recipes.listing() | {"forward": lambda: Rule(temporal=RTRL()), "needs_more": needs_more}
+    monkeypatch.setattr(recipes, "listing", lambda: known)
+    found, shown = compared(capsys, "--rules", "bptt,forward,needs_more,slayer")
+    assert list(found["rows"]) == ["bptt", "slayer"]
+    assert list(found["refused"]) == ["forward", "needs_more"]
+    assert "forward: left out, since RTRL learns forward in time" in shown
+    assert "needs_more: left out, since needs_more wants a network" in shown
+    assert call("compare", "--rules", "needs_more,bptt") == 2
+    assert "needs_more wants a network" in capsys.readouterr().err
+    assert call("compare", "--rules", "forward,bptt") == 2
+    assert "the reference 'forward' gives no gradient: RTRL learns" in capsys.readouterr().err
 
 
 def test_rules_lists_every_recipe_with_its_paper(capsys):

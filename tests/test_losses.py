@@ -84,3 +84,72 @@ def test_bad_losses():
         CrossEntropy(scale=0.0)
     with pytest.raises(ValueError, match="0 <= false < true"):
         SpikeCount(true=1, false=2)
+
+
+def test_over_time_by_hand():
+    y, T, B = torch.tensor([1]), 3, 1
+    each = [torch.logsumexp(OUT[n, 0], 0) - OUT[n, 0, 1] for n in range(T)]
+    total = losses.OverTime(losses.cross_entropy)
+    torch.testing.assert_close(total(OUT, y), sum(each))
+    torch.testing.assert_close(losses.OverTime(losses.cross_entropy, mean=True)(OUT, y), sum(each) / (T * B))
+    torch.testing.assert_close(total.scores(OUT), OUT.mean(0))
+    changing = torch.tensor([[1], [0], [1]])
+    wanted = each[0] + torch.logsumexp(OUT[1, 0], 0) - OUT[1, 0, 0] + each[2]
+    torch.testing.assert_close(total(OUT, changing), wanted)
+
+
+def test_over_time_step_by_step():
+    """What a rule forward in time sees adds up to the loss; a filter runs along with it."""
+    y = torch.randn(3, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for loss in (losses.OverTime(losses.half_square, mean=True, scale=3.0), losses.van_rossum()):
+        states = None if loss.filter is None else [loss.filter.start(OUT[0])] * 2
+        total = torch.zeros((), dtype=torch.float64)
+        for n in range(3):
+            pair = OUT[n], loss.target(y, n)
+            if states is not None:
+                states = [loss.filter.step(state, v) for state, v in zip(states, pair, strict=True)]
+                pair = [loss.filter.value(state) for state in states]
+            total += loss.weight(3, 1) * loss.at(*pair)
+        torch.testing.assert_close(total, loss(OUT, y))
+        assert total > 0
+
+
+def test_patterns_are_the_targets_of_classes():
+    patterns = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    loss = losses.OverTime(losses.half_square, patterns=patterns)
+    y = torch.tensor([2])
+    torch.testing.assert_close(loss(OUT, y), losses.OverTime(losses.half_square)(OUT, patterns[:, [2]]))
+
+
+def test_current_count_asks_in_one_direction_only():
+    """tau_s = 1 counts spikes; the label's output may have more than asked, the others fewer."""
+    loss, y = losses.CurrentCount(true=2, false=1, tau_s=1.0), torch.tensor([0])
+    enough = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[1.0, 0.0]]], dtype=torch.float64)
+    assert loss(enough, y) == 0
+    torch.testing.assert_close(loss(enough, 1 - y).item(), 0.5 * ((3 - 1) ** 2 + (0 - 2) ** 2) / 3)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (lambda: losses.OverTime(None), TypeError),
+        (lambda: losses.OverTime(losses.half_square, scale=0), ValueError),
+        (lambda: losses.OverTime(losses.half_square, patterns=torch.ones(3, 2)), ValueError),
+        (lambda: losses.OverTime(losses.half_square)(OUT, torch.zeros(3, 1, 5)), ValueError),
+        (lambda: losses.OverTime(losses.half_square)(OUT, torch.zeros(2, 1, 2)), ValueError),
+        (lambda: losses.OverTime(losses.half_square).target(torch.zeros(2, 1, 2), 2), ValueError),
+        (
+            lambda: losses.OverTime(losses.half_square, patterns=torch.ones(2, 2, 2)).target(torch.tensor([0]), 2),
+            ValueError,
+        ),
+        (lambda: losses.OverTime(losses.cross_entropy)(OUT, torch.tensor([2])), ValueError),
+        (lambda: losses.OverTime(losses.cross_entropy)(OUT, torch.tensor([0.5])), TypeError),
+        (lambda: losses.OverTime(losses.cross_entropy).scores(OUT[0]), ValueError),
+        (lambda: losses.CurrentCount(1, 2), ValueError),
+        (lambda: losses.CurrentCount(2, 1, tau_s=0.1), ValueError),
+        (lambda: losses.CurrentCount(2, 1)(OUT[0], torch.tensor([0])), ValueError),
+    ],
+)
+def test_bad_input_to_the_losses_over_time(bad, error):
+    with pytest.raises(error, match=r"must|got|want|targets|patterns"):
+        bad()

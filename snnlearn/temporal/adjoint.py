@@ -6,8 +6,8 @@ EXODUS differentiates u = z + nu * s, s = f_s(u) by the implicit function theore
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from torch import Tensor
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal.base import Reset
-from snnlearn.temporal.recursion import Credit, after, differentiated, run
+from snnlearn.temporal.recursion import Credit, Method, after, differentiated
 
 
 @dataclass(frozen=True)
-class Adjoint:
+class Adjoint(Method):
     """The reverse recursion, equal to `Unrolled` with the same reset and keeping less for it.
 
     Args:
@@ -34,7 +34,7 @@ class Adjoint:
         if not isinstance(self.reset, Reset):
             raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
 
-    def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State) -> Credit:
+    def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State, *extra: Tensor) -> Credit:
         """f = sigma', and the carry c[n] = dU[n+1]/dU[n], with the reset kept also f[n] * dU[n+1]/ds[n].
 
         For a reset by subtraction c = beta - theta * f (the factor in the product of EXODUS Eq. 17), beta if detached
@@ -46,15 +46,15 @@ class Adjoint:
         c = after(dU) + after(ds) * f if self.reset is Reset.KEPT else after(dU)
         return Credit(f, c, q=dI)
 
-    def run(
-        self,
-        neuron: Neuron,
-        surrogate: Surrogate,
-        a: Tensor,
-        recurrent: Callable[[Tensor], Tensor] | None = None,
-        lag: int = 1,
-        state: State | None = None,
-        sent: Sequence[Tensor] | None = None,
-    ) -> Trace:
-        """See `Backward.run`."""
-        return run(self, neuron, surrogate, a, recurrent, lag, state, sent)
+    def run(self, neuron: Neuron, *args: Any, **kwargs: Any) -> Trace:
+        """See `Backward.run`.
+
+        Raises:
+            TypeError: the neuron is no `Neuron`, such as an SRM, whose past is more than a state.
+        """
+        if not isinstance(neuron, Neuron):
+            raise TypeError(
+                f"Adjoint is the recursion of a Neuron, got {type(neuron).__name__}; use AdjointSRM({self.reset}) for "
+                "an SRM, or Unrolled for any neuron"
+            )
+        return super().run(neuron, *args, **kwargs)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,19 +36,40 @@ class Credit(NamedTuple):
     q: Tensor | None = None
 
 
-class Method(Protocol):
-    """A method that fits the recursion."""
+class Method:
+    """A method that fits the recursion. A subclass with `credit` is complete, and needs no registration.
 
-    @property
-    def reset(self) -> Reset:
-        """What the gradient sees of the reset."""
+    Attributes:
+        reset: what the gradient sees of the reset.
+        lean: whether ``credit`` looks at I and s through the reset's derivatives only, so that they need not be kept.
+    """
 
-    @property
-    def lean(self) -> bool:
-        """Whether ``credit`` looks at I and s through the reset's derivatives only, so that they need not be kept."""
+    reset: Reset = Reset.KEPT
+    lean: bool = False
 
-    def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State) -> Credit:
-        """The factors for the steps of ``trace``, which begins after ``state``; c[n] looks ahead to n+1."""
+    def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State, *extra: Tensor) -> Credit:
+        """The factors for the steps of ``trace``, which begins after ``state``; c[n] looks ahead to n+1.
+
+        ``extra`` is these steps of what `look` returned, if that was not None.
+        """
+        raise NotImplementedError
+
+    def look(self, neuron: Neuron, trace: Trace) -> Tensor | None:
+        """What ``credit`` wants to know of the whole sequence, (T, B, *features)."""
+        return None
+
+    def run(
+        self,
+        neuron: Neuron,
+        surrogate: Surrogate,
+        a: Tensor,
+        recurrent: Callable[[Tensor], Tensor] | None = None,
+        lag: int = 1,
+        state: State | None = None,
+        sent: Sequence[Tensor] | None = None,
+    ) -> Trace:
+        """See `Backward.run`."""
+        return run(self, neuron, surrogate, a, recurrent, lag, state, sent)
 
 
 def differentiated(reset: Update, choice: Reset) -> Update:
@@ -103,11 +124,13 @@ def reverse(
     lam = kap = torch.zeros_like(trace.U[0])
     kaps: list[Tensor] = [lam] * T
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    seen = method.look(neuron, trace)
     for end in range(T, 0, -BLOCK):
         start = max(0, end - BLOCK)
         first = state if start == 0 else State(*(x[start - 1] for x in trace))
         # one step more than the block, since c looks ahead
-        f, c, p, q = method.credit(neuron, surrogate, Trace(*(x[start : end + 1] for x in trace)), first)
+        extra = () if seen is None else (seen[start : end + 1],)
+        f, c, p, q = method.credit(neuron, surrogate, Trace(*(x[start : end + 1] for x in trace)), first, *extra)
         for n in reversed(range(start, end)):
             k = n - start
             e = torch.zeros_like(lam) if e_s is None else e_s[n]
@@ -224,10 +247,10 @@ class _Run(torch.autograd.Function):
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Identity, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 
 
-def _is_linear(module: nn.Module) -> bool:
-    """Whether the transpose of a module is the same at every input."""
+def affine(module: nn.Module) -> bool:
+    """Whether a module is linear but for a bias, so that its transpose is the same at every input."""
     if isinstance(module, nn.Sequential):
-        return all(map(_is_linear, module))
+        return all(map(affine, module))
     return isinstance(module, (*_LINEAR, nn.Flatten, nn.Unflatten))
 
 
@@ -246,7 +269,7 @@ def run(
         raise TypeError(
             f"recurrent must be a torch module, got {type(recurrent).__name__}; its weights are differentiated"
         )
-    if recurrent is not None and not _is_linear(recurrent):
+    if recurrent is not None and not affine(recurrent):
         raise ValueError(
             f"the adjoint needs a linear recurrent synapse, got {recurrent}; use Linear, Conv or AvgPool without "
             "bias, or the method Unrolled, which takes any"

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from snnlearn import _checks
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.resets import Constant, Update, no_reset
 from snnlearn.surrogate import Surrogate, firing
@@ -37,13 +39,18 @@ class Unrolled:
 
     Args:
         reset: what the gradient sees of the reset.
+        window: truncated BPTT: the gradient is cut at every ``window`` steps, at the same steps in every layer; None
+            for the whole sequence. Spikes do not change.
     """
 
     reset: Reset = Reset.KEPT
+    window: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.reset, Reset):
             raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
+        if self.window is not None:
+            _checks.whole("window", self.window, least=1)
 
     def run(
         self,
@@ -57,4 +64,14 @@ class Unrolled:
     ) -> Trace:
         """See `Backward.run`."""
         fire, reset = firing(neuron, surrogate), seen(neuron.reset, self.reset)
-        return neuron.simulate(a, recurrent, lag, state, sent, fire, reset)
+        if self.window is None:
+            return neuron.simulate(a, recurrent, lag, state, sent, fire, reset)
+        state = neuron.start(a[0]) if state is None else state
+        sent = (*(torch.zeros_like(state.s) for _ in range(lag - 1)), state.s) if sent is None else tuple(sent)
+        pieces = []
+        for piece in a.split(self.window):
+            trace = neuron.simulate(piece, recurrent, lag, state, sent, fire, reset)
+            pieces.append(trace)
+            state = State(*(x.detach() for x in trace.last))
+            sent = tuple(x.detach() for x in (*sent, *trace.s.unbind(0))[-lag:])
+        return Trace(*(torch.cat(x) for x in zip(*pieces, strict=True)))

@@ -1,0 +1,266 @@
+"""Eligibility traces: credit forward in time, one vector for each layer instead of RTRL's influence matrix.
+
+Differentiating Eqs. 7 and 8 and leaving out what goes through the reset and through other neurons (tutorial Sec. IV-A),
+
+    dI_i[n]/dW_ij = p_j[n] = alpha * p_j[n-1] + x_j[n]           (Eq. 16)
+    dU_i[n]/dW_ij = q_j[n] = beta * q_j[n-1] + p_j[n]            (Eq. 15, its last term dropped)
+    dL[n]/dW_ij   = e_i[n] * sigma'(U_i[n] - theta) * q_j[n]     (Eqs. 14 and 17)
+
+so the trace of the presynaptic spikes is shared by all neurons of a layer, and a bias has the trace of a constant 1.
+The error e[n] is that of this step alone. Where the loss looks at a filtered output (SuperSpike's van Rossum distance),
+or the error reaches a layer through the memory of the readout above it (e-prop), the product sigma' * q is filtered in
+the same way, and then it is a (post, pre) matrix:
+
+    eps * (sigma'(U_i) q_j)[n]                                   (Eq. 17)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from snnlearn.filters import IDENTITY, Cascade, Filter
+from snnlearn.losses import OverTime
+from snnlearn.neurons import Neuron, State
+from snnlearn.spatial import connect
+from snnlearn.surrogate import firing
+from snnlearn.temporal.base import Reset
+from snnlearn.temporal.forward import Forward, Step, trainable, zero
+from snnlearn.temporal.recursion import affine
+
+if TYPE_CHECKING:
+    from snnlearn.network import Layer, Network
+    from snnlearn.rule import Rule
+
+
+class Presynaptic(NamedTuple):
+    """Traces of what arrives at a layer, p and q of the module's equations: of its input, of 1, of its own spikes."""
+
+    p: Tensor
+    q: Tensor
+    p_one: Tensor
+    q_one: Tensor
+    p_own: Tensor | None
+    q_own: Tensor | None
+
+
+class Carried(NamedTuple):
+    """What a layer carries from step to step."""
+
+    state: State
+    inputs: tuple[Tensor, ...]  # the last `delay` inputs, oldest first
+    sent: tuple[Tensor, ...]  # the last `lag` spikes, oldest first
+    traces: Presynaptic
+    filters: dict[str, tuple[Tensor, ...]] | None  # of the eligibility, by parameter, and of the spikes ("")
+
+
+class Carry(NamedTuple):
+    """What the network and the loss carry."""
+
+    layers: list[Carried]
+    target: tuple[Tensor, ...] | None  # the filtered target
+
+
+@dataclass(frozen=True)
+class Eligibility(Forward):
+    """Learning by eligibility traces.
+
+    With a plain loss the error is instantaneous (OTTT); with a `losses.van_rossum` the eligibility is filtered as
+    the loss filters the spikes (SuperSpike), and what goes from layer to layer is the error without the slopes of the
+    layers above.
+
+    Args:
+        through_readout: filter the eligibility of the hidden layer by the memory of the readout above it, through which
+            its spikes reach the loss (e-prop). Exact for one hidden layer without recurrence, the reset not seen.
+    """
+
+    through_readout: bool = False
+
+    reset = Reset.IGNORED
+
+    def check(self, net: Network, loss: object, rule: Rule) -> None:
+        """See `Forward.check`.
+
+        Raises:
+            ValueError: a synapse is not affine, a constant is learned, or no error reaches a lower layer within a step.
+        """
+        super().check(net, loss, rule)
+        assert isinstance(loss, OverTime)
+        filtered = self.through_readout or loss.filter is not None
+        for i, layer in enumerate(net.layers):
+            if isinstance(layer.source, nn.Module) and trainable(layer.source):
+                raise ValueError(f"layer {i} learns its constants, for which there is no trace here; use RTRL()")
+            if not isinstance(layer.neuron, Neuron) or any(
+                isinstance(c, Tensor) and c.numel() > 1 for c in (layer.neuron.alpha, layer.neuron.beta)
+            ):
+                raise ValueError(
+                    f"the neurons of layer {i} do not share one alpha and beta, so they cannot share a presynaptic "
+                    "trace; use RTRL()"
+                )
+            if not affine(layer.synapse):
+                raise ValueError(
+                    f"the synapse of layer {i} is not affine, so it does not pass a trace as it passes spikes: "
+                    f"{layer.synapse}; use Linear, Conv, AvgPool or Flatten, or RTRL()"
+                )
+            if filtered and not (_plain(layer.synapse) and (layer.recurrent is None or _plain(layer.recurrent))):
+                raise ValueError(
+                    f"a filtered eligibility is a (post, pre) matrix, for which the synapses of layer {i} must be "
+                    f"nn.Linear; got {layer.synapse}"
+                )
+            reached = i and rule.spatial.down(i, layer.synapse) is not None
+            if reached and layer.delay and not filtered:
+                raise ValueError(
+                    f"layer {i} has delay={layer.delay}, so an error that is told within a step never reaches the "
+                    "layer below; use delay=0 above the first layer, a loss with a filter, or Adjoint()"
+                )
+        if self.through_readout:
+            if loss.filter is not None:
+                raise ValueError("through_readout has no place beside a loss with a filter; use one of the two")
+            top = net.layers[-1].neuron
+            if not top.fire.analog:
+                raise ValueError("through_readout needs a readout on top, whose memory it knows; got a spiking layer")
+            deep = [i for i, layer in enumerate(net.layers[1:-1], 1) if rule.spatial.down(i, layer.synapse) is not None]
+            if deep:
+                raise ValueError(
+                    f"e-prop has one layer below the readout; layer {deep[0]} would pass an error down to another. Use "
+                    "Eligibility() or Adjoint()"
+                )
+
+    def start(self, net: Network, x: Tensor, loss: OverTime, rule: Rule) -> Carry:
+        """At rest, all traces 0."""
+        layers = []
+        with torch.no_grad():
+            for layer, filter in zip(net.layers, self._filters(net, loss), strict=True):
+                a = layer.synapse(x)
+                rest, none = torch.zeros_like(a), torch.zeros_like(x)
+                one = x.new_zeros(())
+                own = None if layer.recurrent is None else rest
+                filters = None if filter is None else {"": filter.start(rest)}
+                traces = Presynaptic(none, none, one, one, own, own)
+                layers.append(
+                    Carried(layer.neuron.start(a), (none,) * layer.delay, (rest,) * layer.lag, traces, filters)
+                )
+                x = rest
+        return Carry(layers, None)
+
+    def step(self, net: Network, carry: Carry, x: Tensor, target: Tensor, loss: OverTime, rule: Rule) -> Step:
+        """See `Forward.step`."""
+        if self.through_readout or loss.filter is not None:
+            return self._step_filtered(net, carry, x, target, loss, rule)
+        parameters = trainable(net)
+        below, states, carried = [x], [], []
+        with torch.enable_grad():
+            for i, (layer, past) in enumerate(zip(net.layers, carry.layers, strict=True)):
+                now, arrived = advance(layer, past, below[-1].detach())
+                # the value is the step's own, the gradient that of the trace, which is 1 towards this step's input
+                traced = arrived.q + (zero(below[-1]) if layer.delay == 0 else 0.0)
+                a = layer.current(i, [*below[:-1], traced], rule)
+                if _has_bias(layer.synapse):
+                    a = a + layer.gain * (arrived.q_one - 1) * layer.synapse(torch.zeros_like(arrived.q))
+                if layer.recurrent is not None:
+                    a = a + layer.recurrent(arrived.q_own)
+                U = now.state.U + zero(a)
+                s = firing(layer.neuron, rule.surrogate)(U, layer.neuron.theta)
+                below.append(s)
+                states.append(State(now.state.I, U, s))
+                carried.append(now)
+            value = rule.spatial.objective(lambda out, y: loss.at(out, y), states, target)
+        found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True, materialize_grads=True)
+        return Step(Carry(carried, None), value.detach(), dict(zip(parameters, found, strict=True)))
+
+    def _filters(self, net: Network, loss: OverTime) -> list[Filter | None]:
+        """What each layer's eligibility is filtered by; None where it is not."""
+        if loss.filter is not None:
+            return [loss.filter] * len(net.layers)
+        if not self.through_readout:
+            return [None] * len(net.layers)
+        top = net.layers[-1].neuron
+        return [*[Cascade(top.alpha, top.beta)] * (len(net.layers) - 1), IDENTITY]
+
+    def _step_filtered(self, net: Network, carry: Carry, x: Tensor, target: Tensor, loss: OverTime, rule: Rule) -> Step:
+        """Eq. 17: the error of each layer, times its filtered eligibility."""
+        carried: list[Carried] = []
+        below, eligibilities, outputs = x, [], []
+        for layer, past, filter in zip(net.layers, carry.layers, self._filters(net, loss), strict=True):
+            assert filter is not None
+            assert past.filters is not None
+            now, arrived = advance(layer, past, below)
+            below, U, neuron = now.state.s, now.state.U, layer.neuron
+            f = torch.ones_like(U) if neuron.fire.analog else rule.surrogate.slope(U - neuron.theta)
+            raw = {"": below} | {
+                name: f[:, :, None] * q[:, None, :] if q.dim() else f * q
+                for name, q in _arrived(layer, arrived).items()
+            }
+            filters = {k: filter.step(past.filters.get(k) or filter.start(v), v) for k, v in raw.items()}
+            values = {k: filter.value(v) for k, v in filters.items()}
+            outputs.append(values.pop(""))
+            eligibilities.append(values)
+            carried.append(now._replace(filters=filters))
+        filtered_target = carry.target
+        if loss.filter is not None:
+            filtered_target = loss.filter.step(filtered_target or loss.filter.start(target.to(x.dtype)), target)
+            target = loss.filter.value(filtered_target)
+
+        # Each layer's error: stand-ins for the outputs, of which only the top's value matters
+        leaves = [*(torch.zeros_like(out) for out in outputs[:-1]), outputs[-1].detach()]
+        states: list[State] = []
+        with torch.enable_grad():
+            for i, (layer, leaf) in enumerate(zip(net.layers, leaves, strict=True)):
+                leaf.requires_grad_()
+                if i:
+                    below = states[-1].s
+                    leaf = leaf + zero(layer.gain * connect(layer.synapse, rule.spatial.down(i, layer.synapse), below))
+                states.append(State(leaf, leaf, leaf))
+            value = rule.spatial.objective(lambda out, y: loss.at(out, y), states, target)
+        errors = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+        gradients = {name: torch.zeros_like(p) for name, p in trainable(net).items()}
+        for i, (e, eligibility) in enumerate(zip(errors, eligibilities, strict=True)):
+            for name, epsilon in eligibility.items():
+                if (full := f"layers.{i}.{name}") in gradients:
+                    gradients[full] = torch.einsum("bi,bi...->i...", e, epsilon)
+        return Step(Carry(carried, filtered_target), value.detach(), gradients)
+
+
+def advance(layer: Layer, past: Carried, x: Tensor) -> tuple[Carried, Presynaptic]:
+    """A step of a layer and of its traces, without gradient. Input x (B, *features)."""
+    with torch.no_grad():
+        neuron, t = layer.neuron, past.traces
+        alpha, beta = neuron.alpha, neuron.beta
+        waiting = (*past.inputs, x)
+        arrived, own = waiting[0], past.sent[0]
+        a = layer.gain * layer.synapse(arrived)
+        p = alpha * t.p + arrived  # Eq. 16
+        p_one = alpha * t.p_one + 1
+        p_own = q_own = None
+        if layer.recurrent is not None:
+            a = a + layer.recurrent(own)
+            assert t.p_own is not None
+            assert t.q_own is not None
+            p_own = alpha * t.p_own + own
+            q_own = beta * t.q_own + p_own
+        traces = Presynaptic(p, beta * t.q + p, p_one, beta * t.q_one + p_one, p_own, q_own)  # Eq. 15
+        state = neuron.step(past.state, a)
+        return Carried(state, waiting[1:], (*past.sent[1:], state.s), traces, past.filters), traces
+
+
+def _arrived(layer: Layer, traces: Presynaptic) -> dict[str, Tensor]:
+    """The trace that belongs to each parameter of a layer with Linear synapses."""
+    found = {"synapse.weight": layer.gain * traces.q}
+    if _has_bias(layer.synapse):
+        found["synapse.bias"] = layer.gain * traces.q_one
+    if traces.q_own is not None:
+        found["recurrent.weight"] = traces.q_own
+    return found
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is a single nn.Linear."""
+    return type(module) is nn.Linear
+
+
+def _has_bias(module: nn.Module) -> bool:
+    """Whether a module adds something to its input."""
+    return any(name.endswith("bias") for name, _ in module.named_parameters())

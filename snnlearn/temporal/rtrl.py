@@ -1,0 +1,142 @@
+"""Real-time recurrent learning: the exact gradient, forward in time (tutorial Eq. 12).
+
+P[n] = dh[n]/dw is the influence of every parameter w on every state h. With the Jacobians of one step
+
+    P[n] = J[n] P[n-1] + J_w[n],   J = dh[n]/dh[n-1],   J_w = dh[n]/dw at fixed h[n-1]
+
+which torch.func takes of the network's own step, so any network will do: recurrent, convolutional, learned constants,
+every reset and surrogate. P has (states x parameters) entries a sample, which is why the network should be small.
+The tutorial's Eq. 12 has indices that its text does not define; they are those of P here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from snnlearn.losses import OverTime
+from snnlearn.spatial import Transpose
+from snnlearn.temporal.base import Reset
+from snnlearn.temporal.forward import Forward, Step, trainable, with_method
+from snnlearn.temporal.unrolled import Unrolled
+
+if TYPE_CHECKING:
+    from snnlearn.network import Network
+    from snnlearn.rule import Rule
+
+
+class Influence(NamedTuple):
+    """What is carried from step to step."""
+
+    h: Tensor  # all states of network and loss, (B, states)
+    P: Tensor  # dh/dw, (B, states, parameters)
+
+
+class _Step(nn.Module):
+    """A network's step in the place of its forward, for functional_call."""
+
+    def __init__(self, net: Network):
+        super().__init__()
+        self.net = net
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.net.step(*arguments)
+
+
+@dataclass(frozen=True)
+class RTRL(Forward):
+    """Real-time recurrent learning, equal to BPTT.
+
+    Args:
+        reset: what the gradient sees of the reset.
+        largest: the most entries that P may have, over the batch; a larger network is refused before memory runs out.
+    """
+
+    reset: Reset = Reset.KEPT
+    largest: int = 400_000_000
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reset, Reset):
+            raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
+
+    def check(self, net: Network, loss: object, rule: Rule) -> None:
+        """See `Forward.check`; and errors may only go through the transposed weights."""
+        super().check(net, loss, rule)
+        if type(rule.spatial) is not Transpose:
+            raise ValueError(
+                f"RTRL differentiates the network exactly and has no error to send elsewhere, got "
+                f"{type(rule.spatial).__name__}; use Transpose(), or Eligibility() with this spatial rule"
+            )
+
+    def start(self, net: Network, x: Tensor, loss: OverTime, rule: Rule) -> Influence:
+        """At rest, with P = 0.
+
+        Raises:
+            ValueError: P would have more than ``largest`` entries.
+        """
+        size = sum(p.numel() for p in trainable(net).values())
+        rest = tree_flatten(_rest(net, x, rule))[0]
+        memory = _memory(net, x[:1], loss, rule).numel()  # the loss's own, which is state like any other
+        h = torch.cat([*(leaf.flatten(1) for leaf in rest), x.new_zeros(len(x), memory)], 1)
+        entries = h.numel() * size
+        if entries > self.largest:
+            raise ValueError(
+                f"RTRL would carry {entries:,} numbers ({len(h)} samples x {h.shape[1]} states x {size} parameters), "
+                f"more than largest = {self.largest:,}; use a smaller network or batch, or Adjoint(), which gives the "
+                "same gradient"
+            )
+        return Influence(h, x.new_zeros(*h.shape, size))
+
+    def step(self, net: Network, carry: Influence, x: Tensor, target: Tensor, loss: OverTime, rule: Rule) -> Step:
+        """See `Forward.step`."""
+        parameters = trainable(net)
+        shapes = [p.shape for p in parameters.values()]
+        sizes = [p.numel() for p in parameters.values()]
+        theta = torch.cat([p.detach().flatten() for p in parameters.values()])
+        leaves, tree = tree_flatten(_rest(net, x[:1], rule))
+        widths = [leaf.numel() for leaf in leaves]
+        module, inner = _Step(net), with_method(rule, Unrolled(self.reset))
+
+        def advance(theta: Tensor, h: Tensor, x_n: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
+            """One sample: the states after the step, and behind them the step's loss."""
+            w = {f"net.{name}": v.view(s) for name, v, s in zip(parameters, theta.split(sizes), shapes, strict=True)}
+            before = [v.view(leaf.shape) for v, leaf in zip(h[: sum(widths)].split(widths), leaves, strict=True)]
+            states, past = functional_call(module, w, (x_n[None], inner, tree_unflatten(before, tree)))
+            out, target_n = states[-1].s, target_n[None]
+            after = [v.flatten() for v in tree_flatten(past)[0]]
+            if loss.filter is not None:
+                memory = h[sum(widths) :].view(2, -1, *out.shape).unbind(0)
+                filters = [loss.filter.step(tuple(v), u) for v, u in zip(memory, (out, target_n), strict=True)]
+                after += [v.flatten() for state in filters for v in state]
+                out, target_n = (loss.filter.value(state) for state in filters)
+            after.append(loss.at(out, target_n)[None])
+            z = torch.cat(after)
+            return z, z
+
+        h, P = carry
+        jacobian = vmap(jacrev(advance, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0, 0))
+        (J_w, J), z = jacobian(theta, h, x, target)
+        P = J @ P + J_w  # Eq. 12
+        found = P[:, -1].sum(0)
+        gradients = {name: g.view(s).clone() for name, g, s in zip(parameters, found.split(sizes), shapes, strict=True)}
+        return Step(Influence(z[:, :-1].clone(), P[:, :-1].clone()), z[:, -1].sum(), gradients)
+
+
+def _rest(net: Network, x: Tensor, rule: Rule) -> list[Any]:
+    """What the network has to remember, at rest."""
+    with torch.no_grad():
+        leaves, tree = tree_flatten(net.step(x, with_method(rule, Unrolled()))[1])
+    return tree_unflatten([torch.zeros_like(v) for v in leaves], tree)
+
+
+def _memory(net: Network, x: Tensor, loss: OverTime, rule: Rule) -> Tensor:
+    """The memory of the loss's filter, of outputs and targets, at rest."""
+    if loss.filter is None:
+        return x.new_zeros(0)
+    out = _rest(net, x, rule)[-1].state.s
+    return torch.stack([torch.stack(loss.filter.start(out))] * 2)
