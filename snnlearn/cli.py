@@ -1,4 +1,4 @@
-"""The command line: ``snnlearn lab``, ``train``, ``rules``, ``info``."""
+"""The command line: ``snnlearn lab``, ``train``, ``compare``, ``rules``, ``info``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from snnlearn import __version__, recipes, tasks, training
+from snnlearn import __version__, microscope, recipes, tasks, training
 from snnlearn.notebooks import copy_notebooks, open_lab
+from snnlearn.rule import Rule
 
 
 class CommandError(Exception):
@@ -49,11 +50,34 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=int, help="passes over the data (default: the task's own)")
     train.add_argument("--out", type=Path, help="folder of checkpoint and result (default: runs/TASK-RULE-seedN)")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in that folder")
+    train.add_argument(
+        "--readout-only", action="store_true", help="leave the hidden layers as they were drawn, for comparison"
+    )
     train.add_argument("--json", action="store_true", help="end stdout with one JSON object")
     train.add_argument(
         "--threads", type=int, default=1, help="CPU threads; small networks are fastest on one (default)"
     )
     train.set_defaults(run=run_train)
+
+    compare = commands.add_parser("compare", help="one batch of a task through several rules: gradients, memory, time")
+    compare.add_argument(
+        "task", nargs="?", default="digits", help=f"one of: {', '.join(tasks.TASKS)} (default: digits)"
+    )
+    compare.add_argument(
+        "--rules", default="bptt,exodus,slayer", help="names with commas between (default: %(default)s)"
+    )
+    compare.add_argument("--reference", help="the rule that the others are compared with (default: the first)")
+    compare.add_argument(
+        "--suited-to",
+        metavar="RULE",
+        help="take the task's loss and network as this rule needs them (default: reference)",
+    )
+    compare.add_argument("--same-surrogate", action="store_true", help="give every rule the reference's surrogate")
+    compare.add_argument("--samples", type=int, default=64, help="training samples in a batch (default: %(default)s)")
+    compare.add_argument("--seed", type=int, default=0, help="of weights and batches (default: %(default)s)")
+    compare.add_argument("--trials", type=int, default=1, help="batches to take the bias over (default: %(default)s)")
+    compare.add_argument("--json", action="store_true", help="end stdout with one JSON object")
+    compare.set_defaults(run=run_compare)
 
     rules = commands.add_parser("rules", help="list the recipes with their papers")
     rules.set_defaults(run=run_rules)
@@ -75,8 +99,10 @@ def run_lab(arguments: argparse.Namespace) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     """``snnlearn train``."""
     known = recipes.listing()
-    task = tasks.TASKS[nearest("task", arguments.task, list(tasks.TASKS))]()
     name = nearest("rule", arguments.rule, list(known))
+    task = tasks.suited(nearest("task", arguments.task, list(tasks.TASKS)), name)
+    if arguments.readout_only:
+        task = tasks.readout_only(task)
     if not 1 <= arguments.threads <= 1024:
         raise CommandError(f"--threads must be at least 1 and at most 1024, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
@@ -107,6 +133,60 @@ def run_train(arguments: argparse.Namespace) -> None:
     print(f"saved in {out}")
     if arguments.json:
         print(json.dumps(asdict(result)))
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """``snnlearn compare``."""
+    known, named = list(recipes.listing()), nearest("task", arguments.task, list(tasks.TASKS))
+    names = [name.strip() for name in arguments.rules.split(",") if name.strip()]
+    if not names:
+        raise CommandError(f"--rules names no rule; there are: {', '.join(known)}")
+    reference = arguments.reference or names[0]
+    suited = arguments.suited_to or reference
+    for name in (*names, reference, suited):
+        nearest("rule", name, known)
+    task = tasks.suited(named, suited)
+    rules, refused = _made(dict.fromkeys([*names, reference]), arguments.same_surrogate, reference)
+    data, generator = task.load().train, _generator(arguments.seed)
+    samples, trials = arguments.samples, arguments.trials
+    if samples < 1 or trials < 1 or samples * trials > len(data):
+        raise CommandError(
+            f"--samples and --trials must be at least 1, and their product at most {len(data)}, the training samples; "
+            f"got {samples} and {trials}"
+        )
+    torch.set_num_threads(1)  # small networks are fastest on one
+    net = task.network(generator)
+    chosen = torch.randperm(len(data), generator=generator)[: samples * trials].split(samples)
+    batch, *more = [(task.encode(data.x[k]), data.y[k]) for k in chosen]
+    found = microscope.compare(rules, net, *batch, task.loss, reference=reference, trials=more)
+    found = replace(found, refused=found.refused | refused)
+    own = "the reference's surrogate for all" if arguments.same_surrogate else "each with its own surrogate"
+    print(f"{named} as {suited} needs it, {samples} samples, seed {arguments.seed}; {own}\n\n{found}")
+    if arguments.json:
+        about = {"task": named, "suited_to": suited, "samples": samples, "seed": arguments.seed}
+        print(json.dumps(about | found.record(), allow_nan=False))
+
+
+def _made(names: Iterable[str], same: bool, reference: str) -> tuple[dict[str, Rule], dict[str, str]]:
+    """Rules by the names of their recipes, and why some cannot be made without more than their names."""
+    known = recipes.listing()
+    rules, refused = {}, {}
+    for name in names:
+        try:
+            rules[name] = known[name]()
+        except (ValueError, TypeError) as error:
+            if name == reference:
+                raise
+            refused[name] = str(error)
+    if same:
+        rules = {name: replace(rule, surrogate=rules[reference].surrogate) for name, rule in rules.items()}
+    return rules, refused
+
+
+def _generator(seed: int) -> torch.Generator:
+    if not 0 <= seed < 2**63:
+        raise CommandError(f"--seed must be at least 0 and below 2**63, got {seed}")
+    return torch.Generator().manual_seed(seed)
 
 
 def run_rules(arguments: argparse.Namespace) -> None:

@@ -231,7 +231,7 @@ class OverTime:
 
 
 def van_rossum(filter: Filter | None = None, *, mean: bool = False, patterns: Tensor | None = None) -> OverTime:
-    """Half the squared distance of filtered spike trains (tutorial Eq. 13, SuperSpike; TSSL-BP Eqs. 5-6).
+    """Half the squared distance of filtered spike trains (tutorial Eq. 13, SuperSpike; TSSL-BP Eq. 7).
 
     Args:
         filter: by default SuperSpike's, `Exponentials.double` with 5 and 10 ms at 1 ms a step. TSSL-BP takes

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
+
+if TYPE_CHECKING:
+    from snnlearn.microscope import Comparison, Likeness
 
 # Okabe & Ito's palette, told apart by colour-blind readers; a role keeps its colour in every tutorial.
 COLORS = {
@@ -54,3 +59,58 @@ def update_raster(lines: LineCollection, spikes: Any, dt_ms: float = 1.0) -> Non
 def threshold_line(ax: Axes, theta: float = 1.0) -> Line2D:
     """A dashed line at the threshold."""
     return ax.axhline(theta, color=COLORS["threshold"], linestyle="--", linewidth=1, label="threshold θ")
+
+
+def draw_comparison(figure: FigureBase, comparison: Comparison) -> Sequence[Axes]:
+    """Draw what `snnlearn.microscope.compare` found: cosine, norm ratio and kept memory, a row a rule.
+
+    Args:
+        figure: an empty figure with ``layout="constrained"``, about 10 inches wide, or a subfigure of one.
+        comparison: what to draw. A value that is not defined, or of a rule that was left out, has no mark.
+
+    Returns:
+        The three axes.
+    """
+    names = [*comparison.rows, *comparison.refused]
+    height = dict(zip(names, reversed(range(len(names))), strict=True))
+    cosine, ratio, kept = axes = figure.subplots(1, 3, sharey=True)
+    for ax, value in ((cosine, lambda like: like.cosine), (ratio, lambda like: like.ratio)):
+        ax.axvline(1, color=COLORS["reference"], linewidth=6, alpha=0.4, zorder=0)
+        _dots(ax, comparison, height, value)
+    ratio.set_xscale("log")
+    low, high = ratio.get_xlim()
+    ratio.set_xlim(min(low, 0.1), max(high, 10))  # or the axis would spread what hardly differs
+    ratio.minorticks_off()
+    cosine.set_xlim(min(-0.05, cosine.get_xlim()[0]), 1.05)
+    for name, row in comparison.rows.items():
+        kept.barh(height[name], row.memory.kept / 1e3, height=0.5, color=COLORS["muted"])
+        kept.annotate(
+            f"{row.memory.kept / 1e3:,.1f}", (row.memory.kept / 1e3, height[name]), (3, 0),
+            textcoords="offset points", va="center", fontsize="small",
+        )  # fmt: skip
+    for name in comparison.refused:
+        cosine.annotate("left out", (0.5, height[name]), ha="center", va="center", color=COLORS["muted"])
+    kept.set_xlim(0, 1.3 * max(row.memory.kept for row in comparison.rows.values()) / 1e3 or 1)
+    cosine.set_yticks(list(height.values()), list(height))
+    cosine.set_ylim(-0.6, len(names) - 0.4)
+    label(cosine, f"cosine to {comparison.reference} (1 = same direction)", "rule")
+    label(ratio, f"|g| / |g of {comparison.reference}| (1 = same length)", "")
+    label(kept, "memory kept (kB)", "")
+    figure.legend(
+        *cosine.get_legend_handles_labels(), loc="outside upper left", frameon=False, fontsize="small", ncols=4
+    )
+    return axes
+
+
+LAYERS = [("membrane", "o"), ("threshold", "s"), ("current", "^"), ("surrogate", "D"), ("loss", "v")]  # role, marker
+
+
+def _dots(ax: Axes, comparison: Comparison, height: dict[str, int], value: Callable[[Likeness], float | None]) -> None:
+    """A mark for each rule and each of its weights, those of a rule a little below each other."""
+    weights = list(next(iter(comparison.rows.values())).weights)
+    for i, weight in enumerate(weights):
+        role, marker = LAYERS[i % len(LAYERS)]
+        shift = 0.5 * (0.5 - (i + 0.5) / len(weights))
+        found = {height[name] + shift: value(row.weights[weight]) for name, row in comparison.rows.items()}
+        seen = [(x, y) for y, x in found.items() if x is not None]
+        ax.plot(*np.array(seen).reshape(-1, 2).T, marker, color=COLORS[role], markersize=6, label=weight)

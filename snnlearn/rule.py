@@ -65,7 +65,7 @@ class Rule:
         parameters = list(net.named_parameters())
         for name, p in parameters[1:]:
             _checks.same_kind(f"the parameter {name}", p, f"the parameter {parameters[0][0]}", parameters[0][1])
-        if isinstance(loss, SpikeCount) and not events and net.layers[-1].neuron.fire.analog:
+        if isinstance(loss, SpikeCount) and isinstance(net, Network) and net.layers[-1].neuron.fire.analog:
             raise ValueError("SpikeCount counts spikes, but the last layer is a readout; use CrossEntropy(over=...)")
         if isinstance(self.temporal, Forward) and isinstance(net, Network):
             self.temporal.check(net, loss, self)

@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from snnlearn import datasets, encoding
 from snnlearn.datasets import Dataset, Split
-from snnlearn.losses import CrossEntropy, SpikeCount, mean_over_time
+from snnlearn.events import EventNetwork
+from snnlearn.filters import Exponentials
+from snnlearn.losses import CrossEntropy, OverTime, cross_entropy, mean_over_time, van_rossum
 from snnlearn.network import Layer, Network
-from snnlearn.neurons import cuba_lif, readout
+from snnlearn.neurons import Neuron, Threshold, cuba_lif, readout
+from snnlearn.resets import to_zero
+
+
+class Loss(Protocol):
+    """A loss that classifies."""
+
+    def __call__(self, out: Any, y: Tensor) -> Tensor:
+        """The loss of outputs for labels y (B,)."""
+
+    def scores(self, out: Any) -> Tensor:
+        """A score a class, (B, C)."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +51,8 @@ class Task:
     name: str
     load: Callable[[], Dataset]
     encode: Callable[[Tensor], Tensor]
-    network: Callable[[torch.Generator], Network]
-    loss: CrossEntropy | SpikeCount
+    network: Callable[[torch.Generator], Network | EventNetwork]
+    loss: Loss
     epochs: int
     batch: int
     rate: float
@@ -79,7 +94,90 @@ def digits(steps: int = 50, hidden: int = 128) -> Task:
     return Task("digits", datasets.digits, encode, network, loss, epochs=20, batch=64, rate=1e-2)
 
 
+def digits_online(steps: int = 50, hidden: int = 128) -> Task:
+    """Digits with a loss that is a mean over steps, as rules forward in time need it; all else as `digits`."""
+    return replace(digits(steps, hidden), loss=OverTime(cross_entropy, mean=True, scale=5.0))
+
+
+def digits_patterns(steps: int = 5, hidden: int = 128) -> Task:
+    """Digits as TSSL-BP's authors train images: pixels as currents that stay on, few steps, a spike pattern a class.
+
+    Neurons are reset to zero, tau_m = 5 and tau_s = 3 steps; the label's output shall fire at every step but the first.
+
+    Args:
+        steps: T.
+        hidden: number of hidden neurons.
+    """
+    inputs, classes, tau_m, tau_s = 128, 10, 5.0, 3.0
+
+    def encode(x: Tensor) -> Tensor:
+        both = encoding.on_off(x).flatten(1)
+        return both.expand(steps, *both.shape)
+
+    neuron = Neuron(1 - 1 / tau_s, 1 - 1 / tau_m, 1.0, to_zero, Threshold(strict=True))
+
+    def network(generator: torch.Generator) -> Network:
+        first = linear(inputs, hidden, 1.5 / math.sqrt(inputs), generator)
+        second = linear(hidden, classes, 0.5 / math.sqrt(hidden), generator)
+        return Network(*(Layer(synapse, neuron, gain=1 / tau_s) for synapse in (first, second)))
+
+    patterns = torch.zeros(steps, classes, classes)
+    patterns[1:] = torch.eye(classes)
+    loss = van_rossum(Exponentials.postsynaptic(tau_s), mean=True, patterns=patterns)
+    return Task("digits", datasets.digits, encode, network, loss, epochs=20, batch=64, rate=1e-2)
+
+
+def digits_trains(steps: int = 50, hidden: int = 128) -> Task:
+    """Digits for a rule that teaches spike trains: the label's output shall fire every 5 ms, the others be silent.
+
+    As `digits`, with a spiking layer on top and the van Rossum distance for a loss; the score is the number of spikes.
+
+    Args:
+        steps, hidden: as `digits`.
+    """
+    base, classes = digits(steps, hidden), 10
+    output_neuron, gain = cuba_lif(tau_mem=20e-3, tau_syn=5e-3), 1 - math.exp(-1e-3 / 20e-3)
+
+    def network(generator: torch.Generator) -> Network:
+        first = base.network(generator).layers[0]
+        assert isinstance(first, Layer)
+        second = linear(hidden, classes, 2 / math.sqrt(hidden), generator)
+        return Network(first, Layer(second, output_neuron, gain=gain))
+
+    patterns = torch.zeros(steps, classes, classes)
+    patterns[10::5] = torch.eye(classes)
+    return replace(base, network=network, loss=van_rossum(mean=True, patterns=patterns))
+
+
 TASKS: dict[str, Callable[[], Task]] = {"digits": digits}
+
+# Rules that need other neurons or another loss than the task's own.
+SUITED: dict[str, dict[str, Callable[[], Task]]] = {
+    "digits": {
+        "rtrl": partial(digits_online, steps=20, hidden=8),
+        "eprop": digits_online,
+        "ottt": digits_online,
+        "superspike": digits_trains,
+        "tssl_bp": digits_patterns,
+    }
+}
+
+
+def suited(task: str, rule: str) -> Task:
+    """The task by this name, as the rule by that name needs it."""
+    return SUITED.get(task, {}).get(rule, TASKS[task])()
+
+
+def readout_only(task: Task) -> Task:
+    """The same task with all layers but the last left as they were drawn: what a rule for hidden layers has to beat."""
+
+    def network(generator: torch.Generator) -> Network | EventNetwork:
+        net = task.network(generator)
+        for layer in net.layers[:-1]:
+            layer.requires_grad_(False)
+        return net
+
+    return replace(task, name=f"{task.name}-readout-only", network=network)
 
 
 def baselines(data: Dataset) -> dict[str, float]:

@@ -72,7 +72,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
-) -> tuple[Network, Result]:
+) -> tuple[Network | EventNetwork, Result]:
     """Train a task's network by a rule.
 
     After every epoch, and when interrupted (Ctrl-C, SIGTERM), a checkpoint is written to ``out``; with ``resume`` the

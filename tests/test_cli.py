@@ -100,6 +100,7 @@ def wait_for(path, seconds=200):
         (("compare", "digist"), "unknown task 'digist'; did you mean digits?"),
         (("compare", "--rules", "bptt,exdous"), "unknown rule 'exdous'; did you mean exodus"),
         (("compare", "--rules", "bptt", "--reference", "slyaer"), "did you mean slayer"),
+        (("compare", "--suited-to", "otpt"), "did you mean ottt"),
         (("compare", "--rules", " ,"), "--rules names no rule; there are: bptt"),
         (("compare", "--samples", "0"), "--samples and --trials must be at least 1"),
         (("compare", "--samples", "700", "--trials", "2"), "their product at most 1257, the training samples; got 700"),
@@ -140,7 +141,8 @@ def compared(capsys, *words):
 def test_compare_lays_rules_beside_each_other(capsys):
     words = ("digits", "--rules", "exodus, slayer", "--reference", "bptt", "--seed", "3", "--trials", "2")
     found, shown = compared(capsys, *words, "--same-surrogate")
-    assert (found["task"], found["samples"], found["seed"], found["trials"]) == ("digits", 8, 3, 2)
+    about = {"task": "digits", "suited_to": "bptt", "samples": 8, "seed": 3, "trials": 2}
+    assert {key: found[key] for key in about} == about
     assert found["reference"] == "bptt"
     assert list(found["rows"]) == ["exodus", "slayer", "bptt"]
     assert found["rows"]["exodus"]["whole"]["cosine"] > 1 - 1e-6
@@ -155,6 +157,18 @@ def test_compare_lays_rules_beside_each_other(capsys):
     own, shown = compared(capsys, *words)
     assert own["rows"]["exodus"]["whole"]["cosine"] < 0.9999
     assert "each with its own surrogate" in shown
+
+
+def test_compare_sets_the_task_up_as_a_rule_needs_it(capsys):
+    found, shown = compared(capsys, "--rules", "bptt,slayer,ottt", "--suited-to", "ottt")
+    assert list(found["rows"]) == ["bptt", "slayer", "ottt"]
+    assert shown.startswith("digits as ottt needs it, 8 samples")
+    kept = {name: row["memory"]["kept"] for name, row in found["rows"].items()}
+    assert kept["ottt"] < kept["bptt"] / 3
+    by_default = compared(capsys, "--rules", "bptt", "--reference", "ottt")[0]
+    assert list(by_default["rows"]) == ["bptt", "ottt"]
+    assert by_default["rows"]["bptt"]["loss"] == found["rows"]["bptt"]["loss"]
+    assert list(compared(capsys, "--rules", "bptt,ottt")[0]["refused"]) == ["ottt"]
 
 
 def test_compare_repeats_itself_and_follows_its_settings(capsys):

@@ -14,6 +14,7 @@ from test_network import build as build_by_seed
 from torch import nn
 
 from snnlearn import Adjoint, FastSigmoid, Layer, Network, Reset, Rule, Unrolled, cuba_lif, losses, readout, to_zero
+from snnlearn.events import EventLIF, EventNetwork, EventProp
 from snnlearn.footprint import Live, bytes_per_step, measure, memory
 from snnlearn.microscope import compare
 from snnlearn.plots import draw_comparison
@@ -186,12 +187,12 @@ def test_noise_is_not_mistaken_for_bias():
             name: row.weights["layers.0.synapse.weight"]
             for name, row in compare(rules, net, x, y, LOSS, trials=[(x, y)] * (K - 1), repeats=0).rows.items()
         }
-        for K in (4, 100)
+        for K in (4, 64)
     )
-    assert many["noisy"].bias < 0.35 * few["noisy"].bias  # 1/5 is expected
+    assert many["noisy"].bias < 0.4 * few["noisy"].bias  # 1/4 is expected
     assert many["biased"].bias == pytest.approx(2, rel=0.1)
     assert few["biased"].bias == pytest.approx(2, rel=0.5)
-    for found, wanted in ((few, 1 / 2), (many, 1 / 10)):
+    for found, wanted in ((few, 1 / 2), (many, 1 / 8)):
         for name in ("noisy", "biased"):
             assert found[name].noise == pytest.approx(wanted, rel=0.3)
         assert found["noisy"].bias < 2 * found["noisy"].noise
@@ -408,6 +409,26 @@ def test_forward_rules_have_their_place_in_a_comparison():
     assert list(with_another_loss.rows) == list(RULES)
     assert "needs a loss that is a sum over time" in with_another_loss.refused["rtrl"]
     assert "rtrl: left out, since RTRL learns forward in time" in str(with_another_loss)
+
+
+def test_a_network_of_events_has_its_place_too():
+    torch.manual_seed(0)
+    layers = [EventLIF(nn.Linear(n, m, bias=False, **F64), horizon=0.1) for n, m in ((6, 12), (12, 2))]
+    with torch.no_grad():
+        for layer in layers:
+            layer.synapse.weight.abs_().mul_(8)
+    net, t = EventNetwork(*layers), 0.05 * torch.rand(3, 6, **F64)
+
+    def loss(events, y):
+        return (events.first().clamp(max=0.1) - y).square().sum()
+
+    rules, y = {"eventprop": Rule(temporal=EventProp()), **RULES}, torch.zeros(3, 2, **F64)
+    found = compare(rules, net, t, y, loss, trials=[(t / 2, y)], repeats=0)
+    assert (list(found.rows), list(found.refused)) == (["eventprop"], list(RULES))
+    assert found.rows["eventprop"].whole.cosine == 1
+    assert found.rows["eventprop"].memory.kept > 0
+    with pytest.raises(TypeError, match=r"only inputs \(T, B, \*features\) can be split by sample"):
+        compare(rules, net, t, y, loss, trials=3)
 
 
 # What a comparison leaves behind.

@@ -184,6 +184,13 @@ def test_width_peak_and_area(shape, within):
     torch.testing.assert_close(one.primitive(at(-9.0, 9.0)), at(0.0, 1.0))
 
 
+def test_the_authors_code_value_at_another_threshold():
+    near, theta, b_th = Near.from_code(S, 1.6, theta=2.0), 2.0, 1.6
+    U = at(1.59, 1.61, 2.0, 2.39, 2.41)
+    assert (near.slope(U - theta) != 0).tolist() == ((b_th < U) & (2 * theta - b_th > U)).tolist()
+    assert near.within == pytest.approx(0.4)
+
+
 def test_near_of_a_line_is_a_box():
     box, near = Boxcar(0.2, 3.0), Near(StraightThrough(peak=3.0), 0.2)
     x = at(-0.7, -0.19, 0.0, 0.1, 0.3)

@@ -7,7 +7,6 @@ EXODUS differentiates u = z + nu * s, s = f_s(u) by the implicit function theore
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,16 +44,3 @@ class Adjoint(Method):
         dU, ds, dI, *_ = neuron.pull(differentiated(neuron.reset, self.reset), trace, state, torch.ones_like(U))
         c = after(dU) + after(ds) * f if self.reset is Reset.KEPT else after(dU)
         return Credit(f, c, q=dI)
-
-    def run(self, neuron: Neuron, *args: Any, **kwargs: Any) -> Trace:
-        """See `Backward.run`.
-
-        Raises:
-            TypeError: the neuron is no `Neuron`, such as an SRM, whose past is more than a state.
-        """
-        if not isinstance(neuron, Neuron):
-            raise TypeError(
-                f"Adjoint is the recursion of a Neuron, got {type(neuron).__name__}; use AdjointSRM({self.reset}) for "
-                "an SRM, or Unrolled for any neuron"
-            )
-        return super().run(neuron, *args, **kwargs)

@@ -68,7 +68,16 @@ class Method:
         state: State | None = None,
         sent: Sequence[Tensor] | None = None,
     ) -> Trace:
-        """See `Backward.run`."""
+        """See `Backward.run`.
+
+        Raises:
+            TypeError: the neuron is no `Neuron`, such as an SRM, whose past is more than a state.
+        """
+        if not isinstance(neuron, Neuron):
+            raise TypeError(
+                f"{type(self).__name__} is a recursion for a Neuron, got {type(neuron).__name__}; use AdjointSRM for "
+                "an SRM, or Unrolled for any neuron"
+            )
         return run(self, neuron, surrogate, a, recurrent, lag, state, sent)
 
 
@@ -194,22 +203,27 @@ class _Run(torch.autograd.Function):
         _, alpha, beta, theta, I0, U0, s0, sent, layer, *weights = inputs
         ctx.layer, ctx.constants = layer, [None if isinstance(c, Tensor) else c for c in (alpha, beta, theta)]
         learned = [c if isinstance(c, Tensor) else None for c in (alpha, beta, theta)]
-        I, U, s = output
-        reset, learns = layer.neuron.reset, any(c is not None for c in learned)
-        everything = learns or not layer.method.lean
-        needs_I = everything or reset not in _BLIND_TO_I
-        needs_s = everything or reset not in _BLIND_TO_S or layer.recurrent is not None
-        ctx.save_for_backward(I if needs_I else None, U, s if needs_s else None, I0, U0, s0, sent, *learned, *weights)
+        I, U, _ = output
+        neuron = layer.neuron
+        everything = any(c is not None for c in learned) or not layer.method.lean
+        needs_I = everything or neuron.reset not in _BLIND_TO_I
+        needs_U = everything or not neuron.fire.analog or neuron.reset is not no_reset
+        ctx.needs_s = everything or neuron.reset not in _BLIND_TO_S or layer.recurrent is not None
+        ctx.shape = U.shape
+        kept = (I if needs_I else None, U if needs_U or ctx.needs_s else None)
+        ctx.save_for_backward(*kept, I0, U0, s0, sent, *learned, *weights)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, e_I, e_U, e_s):
         layer: _Layer = ctx.layer
-        I, U, s, I0, U0, s0, sent, alpha, beta, theta, *weights = ctx.saved_tensors
+        I, U, I0, U0, s0, sent, alpha, beta, theta, *weights = ctx.saved_tensors
         learned = (alpha, beta, theta)
         constants = [c if t is None else t for c, t in zip(ctx.constants, learned, strict=True)]
         neuron, state = layer.at(constants), State(I0, U0, s0)
-        trace = Trace(U if I is None else I, U, U if s is None else s)  # U in the place of what nothing looks at
+        if U is None:
+            U = U0.expand(ctx.shape)  # nothing looks at its values, nor at those in the place of I and s below
+        trace = Trace(U if I is None else I, U, neuron.fire(U, neuron.theta) if ctx.needs_s else U)
         back = None
         if layer.recurrent is not None:
             transpose = torch.func.vjp(lambda x: layer.through(weights, x), s0)[1]

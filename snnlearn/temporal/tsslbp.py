@@ -147,7 +147,7 @@ class TSSLBP(Method):
             ValueError: the reset is not `to_zero`, a constant is learned, several spikes may be fired in a step, or,
                 with a fallback, the sequence goes on from an earlier piece.
         """
-        if not neuron.fire.analog:
+        if isinstance(neuron, Neuron) and not neuron.fire.analog:
             _refuse(neuron)
             if self.fallback is not None and state is not None and not _checks.holds((state.U == 0) & (state.s == 0)):
                 raise ValueError(
