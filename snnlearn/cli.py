@@ -6,7 +6,8 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--suited-to",
         metavar="RULE",
-        help="take the task's loss and network as this rule needs them (default: reference)",
+        help="take the task's loss and network as this rule needs them (default: one that serves most of the rules)",
     )
     compare.add_argument("--same-surrogate", action="store_true", help="give every rule the reference's surrogate")
     compare.add_argument("--samples", type=int, default=64, help="training samples in a batch (default: %(default)s)")
@@ -142,11 +143,11 @@ def run_compare(arguments: argparse.Namespace) -> None:
     if not names:
         raise CommandError(f"--rules names no rule; there are: {', '.join(known)}")
     reference = arguments.reference or names[0]
-    suited = arguments.suited_to or reference
-    for name in (*names, reference, suited):
+    for name in (*names, reference, arguments.suited_to or reference):
         nearest("rule", name, known)
-    task = tasks.suited(named, suited)
     rules, refused = _made(dict.fromkeys([*names, reference]), arguments.same_surrogate, reference)
+    suited = arguments.suited_to or _serving(named, rules, reference)
+    task = tasks.suited(named, suited)
     data, generator = task.load().train, _generator(arguments.seed)
     samples, trials = arguments.samples, arguments.trials
     if samples < 1 or trials < 1 or samples * trials > len(data):
@@ -165,6 +166,21 @@ def run_compare(arguments: argparse.Namespace) -> None:
     if arguments.json:
         about = {"task": named, "suited_to": suited, "samples": samples, "seed": arguments.seed}
         print(json.dumps(about | found.record(), allow_nan=False))
+
+
+def _serving(named: str, rules: Mapping[str, Rule], reference: str) -> str:
+    """The first of the rules, beginning with the reference, whose network and loss suit as many of them as any."""
+
+    def served(name: str) -> int:
+        task, number = tasks.suited(named, name), 0
+        net = task.network(torch.Generator().manual_seed(0))
+        for rule in rules.values():
+            with suppress(ValueError, TypeError):
+                rule.check(net, task.loss)
+                number += 1
+        return number
+
+    return max((reference, *rules), key=served)
 
 
 def _made(names: Iterable[str], same: bool, reference: str) -> tuple[dict[str, Rule], dict[str, str]]:

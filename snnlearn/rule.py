@@ -16,7 +16,7 @@ from snnlearn.losses import SpikeCount
 from snnlearn.network import Network
 from snnlearn.spatial import Transpose
 from snnlearn.surrogate import FastSigmoid, Surrogate
-from snnlearn.temporal import Backward, Forward, Unrolled, check_axes
+from snnlearn.temporal import Backward, Forward, Method, Unrolled, check_axes
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -67,7 +67,7 @@ class Rule:
             _checks.same_kind(f"the parameter {name}", p, f"the parameter {parameters[0][0]}", parameters[0][1])
         if isinstance(loss, SpikeCount) and isinstance(net, Network) and net.layers[-1].neuron.fire.analog:
             raise ValueError("SpikeCount counts spikes, but the last layer is a readout; use CrossEntropy(over=...)")
-        if isinstance(self.temporal, Forward) and isinstance(net, Network):
+        if isinstance(self.temporal, Forward | Method) and isinstance(net, Network):
             self.temporal.check(net, loss, self)
 
     def objective(self, net: Network | EventNetwork, x: Tensor, y: Tensor, loss: Loss) -> Tensor:

@@ -168,7 +168,9 @@ def test_compare_sets_the_task_up_as_a_rule_needs_it(capsys):
     by_default = compared(capsys, "--rules", "bptt", "--reference", "ottt")[0]
     assert list(by_default["rows"]) == ["bptt", "ottt"]
     assert by_default["rows"]["bptt"]["loss"] == found["rows"]["bptt"]["loss"]
-    assert list(compared(capsys, "--rules", "bptt,ottt")[0]["refused"]) == ["ottt"]
+    assert list(compared(capsys, "--rules", "bptt,ottt", "--suited-to", "bptt")[0]["refused"]) == ["ottt"]
+    serving = compared(capsys, "--rules", "exodus,slayer,superspike")[0]
+    assert (serving["suited_to"], serving["refused"]) == ("superspike", {})
 
 
 def test_compare_repeats_itself_and_follows_its_settings(capsys):

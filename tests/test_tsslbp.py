@@ -135,6 +135,19 @@ def test_the_recursion_is_the_double_sum(largest, leak):
         equal(a.grad[:, 0, i], torch.tensor(double_sum(U, s, g, tau_m, tau_s, largest, leak), **F64), 1e-12)
 
 
+def test_a_membrane_that_stands_still_has_no_credit_and_no_nan():
+    """1/u' is infinite there, and times a spike that is not there it would be NaN."""
+    a = torch.zeros(6, 1, 2, **F64)
+    a[3, :, 0] = 2.0
+    a.requires_grad_()
+    s = TSSLBP.paper().run(neuron(8.0), UNUSED, a).s
+    s.sum().backward()
+    assert s.sum() == 1
+    assert a.grad[3, 0, 0] == 0.5
+    assert torch.isfinite(a.grad).all()
+    assert a.grad[:, 0, 1].abs().max() == 0
+
+
 def test_paper_and_code_differ_and_a_silent_layer_learns_by_the_fallback_alone():
     a = torch.full((T, B, 3), 0.02, **F64)
     found = {}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,10 @@ from snnlearn.neurons import Neuron, State, Trace, before
 from snnlearn.resets import Update, no_reset, subtract, subtract_decayed, to_zero
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal.base import Reset
+
+if TYPE_CHECKING:  # a network lies floors above
+    from snnlearn.network import Network
+    from snnlearn.rule import Rule
 
 BLOCK = 16  # steps whose slopes are made at a time, so that memory stays near the trace's
 
@@ -53,6 +57,9 @@ class Method:
         ``extra`` is these steps of what `look` returned, if that was not None.
         """
         raise NotImplementedError
+
+    def check(self, net: Network, loss: object, rule: Rule) -> None:
+        """Refuse, with ValueError or TypeError, a network, loss or rule that makes no sense with this method."""
 
     def look(self, neuron: Neuron, trace: Trace) -> Tensor | None:
         """What ``credit`` wants to know of the whole sequence, (T, B, *features)."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ from snnlearn.resets import to_zero
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal.adjoint import Adjoint
 from snnlearn.temporal.recursion import Credit, Method
+
+if TYPE_CHECKING:
+    from snnlearn.network import Network
+    from snnlearn.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,12 @@ class TSSLBP(Method):
         """With every heuristic of the authors' code."""
         return cls(tau_s=tau_s)
 
+    def check(self, net: Network, loss: object, rule: Rule) -> None:
+        """See `Method.check`, and `run` for the errors."""
+        for layer in net.layers:
+            if isinstance(layer.neuron, Neuron) and not layer.neuron.fire.analog:
+                _refuse(layer.neuron)
+
     def look(self, neuron: Neuron, trace: Trace) -> Tensor | None:
         """The postsynaptic current of the neuron's own spikes, which only the fallback needs."""
         if self.fallback is None or neuron.fire.analog:
@@ -118,7 +128,8 @@ class TSSLBP(Method):
             return Adjoint().credit(neuron, surrogate, trace, state)
         _, U, s = trace
         after_reset = before(U, state.U) * (1 - before(s, state.s))
-        f = s * (1 / (U - after_reset)).clamp(0, self.largest)  # Eq. 12, with the sign of the code
+        rise = torch.where(s > 0, U - after_reset, 1.0)  # a membrane that stands still is no 0/0 where nothing fires
+        f = s * (1 / rise).clamp(0, self.largest)  # Eq. 12, with the sign of the code
         leak = neuron.beta * (1 - s)
         c = leak + f * U * (1 - neuron.beta) if self.intra else torch.zeros_like(U)  # Eqs. 13-14; 1 - beta = 1/tau_m
         q = None if self.leak else s

@@ -40,7 +40,8 @@ class Unrolled:
     Args:
         reset: what the gradient sees of the reset.
         window: truncated BPTT: the gradient is cut at every ``window`` steps, at the same steps in every layer; None
-            for the whole sequence. Spikes do not change.
+            for the whole sequence. Spikes do not change; memory is saved only if the pieces are run one by one
+            (`Network.run`), since one loss at the end holds all their graphs.
     """
 
     reset: Reset = Reset.KEPT
