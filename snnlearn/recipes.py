@@ -14,7 +14,6 @@ from snnlearn.surrogate import Exponential, FastSigmoid, Sigmoid, Surrogate
 from snnlearn.temporal import RTRL, TSSLBP, Adjoint, Eligibility, Reset, Unrolled
 
 # The papers' own surrogates.
-_SUPERSPIKE = FastSigmoid.from_steepness(10.0)
 _OTTT = Sigmoid.from_steepness(4.0)
 _STEEP = FastSigmoid.from_steepness(100.0)
 
@@ -58,7 +57,7 @@ def rtrl(*, surrogate: Surrogate = FastSigmoid(), reset: Reset = Reset.KEPT) -> 
 
 
 @_paper("Zenke & Ganguli 2018; Neftci, Mostafa & Zenke 2019, Eqs. 13-17")
-def superspike(*, surrogate: Surrogate = _SUPERSPIKE) -> Rule:
+def superspike(*, surrogate: Surrogate = FastSigmoid()) -> Rule:
     """SuperSpike: error times filtered eligibility, forward in time, with symmetric feedback.
 
     dW_ij[n] ~ e_i[n] eps * (sigma'(U_i) q_j)[n], e = eps * (S - S*). Give it `losses.van_rossum`, a spiking output,

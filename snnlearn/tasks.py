@@ -18,6 +18,7 @@ from snnlearn import datasets, encoding
 from snnlearn.datasets import Dataset, Split
 from snnlearn.events import EventNetwork
 from snnlearn.filters import Exponentials
+from snnlearn.firstspike import digits_loss, digits_network, on_off_times
 from snnlearn.losses import CrossEntropy, OverTime, cross_entropy, mean_over_time, van_rossum
 from snnlearn.network import Layer, Network
 from snnlearn.neurons import Neuron, Threshold, cuba_lif, readout
@@ -94,9 +95,10 @@ def digits(steps: int = 50, hidden: int = 128) -> Task:
     return Task("digits", datasets.digits, encode, network, loss, epochs=20, batch=64, rate=1e-2)
 
 
-def digits_online(steps: int = 50, hidden: int = 128) -> Task:
-    """Digits with a loss that is a mean over steps, as rules forward in time need it; all else as `digits`."""
-    return replace(digits(steps, hidden), loss=OverTime(cross_entropy, mean=True, scale=5.0))
+def digits_online(steps: int = 50, hidden: int = 64) -> Task:
+    """Digits with a loss that is a mean over steps, as rules forward in time need it; fewer passes, larger steps."""
+    loss = OverTime(cross_entropy, mean=True, scale=5.0)
+    return replace(digits(steps, hidden), loss=loss, epochs=10, rate=2e-2)
 
 
 def digits_patterns(steps: int = 5, hidden: int = 128) -> Task:
@@ -127,7 +129,7 @@ def digits_patterns(steps: int = 5, hidden: int = 128) -> Task:
     return Task("digits", datasets.digits, encode, network, loss, epochs=20, batch=64, rate=1e-2)
 
 
-def digits_trains(steps: int = 50, hidden: int = 128) -> Task:
+def digits_trains(steps: int = 50, hidden: int = 64) -> Task:
     """Digits for a rule that teaches spike trains: the label's output shall fire every 5 ms, the others be silent.
 
     As `digits`, with a spiking layer on top and the van Rossum distance for a loss; the score is the number of spikes.
@@ -141,12 +143,20 @@ def digits_trains(steps: int = 50, hidden: int = 128) -> Task:
     def network(generator: torch.Generator) -> Network:
         first = base.network(generator).layers[0]
         assert isinstance(first, Layer)
-        second = linear(hidden, classes, 2 / math.sqrt(hidden), generator)
+        second = linear(hidden, classes, 4 / math.sqrt(hidden), generator)
         return Network(first, Layer(second, output_neuron, gain=gain))
 
     patterns = torch.zeros(steps, classes, classes)
     patterns[10::5] = torch.eye(classes)
-    return replace(base, network=network, loss=van_rossum(mean=True, patterns=patterns))
+    return replace(base, network=network, loss=van_rossum(mean=True, patterns=patterns), epochs=10, rate=2e-2)
+
+
+def digits_events() -> Task:
+    """Digits in continuous time: a spike for each pixel and its negative, and the first output to fire is the answer.
+
+    128 hidden neurons; see `snnlearn.firstspike`.
+    """
+    return Task("digits", datasets.digits, on_off_times, digits_network, digits_loss(), epochs=15, batch=64, rate=1e-2)
 
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": digits}
@@ -159,6 +169,7 @@ SUITED: dict[str, dict[str, Callable[[], Task]]] = {
         "ottt": digits_online,
         "superspike": digits_trains,
         "tssl_bp": digits_patterns,
+        "eventprop": digits_events,
     }
 }
 
