@@ -28,10 +28,10 @@ from snnlearn.resets import to_zero
 class Loss(Protocol):
     """A loss that classifies."""
 
-    def __call__(self, out: Any, y: Tensor) -> Tensor:
+    def __call__(self, out: Any, y: Tensor, /) -> Tensor:
         """The loss of outputs for labels y (B,)."""
 
-    def scores(self, out: Any) -> Tensor:
+    def scores(self, out: Any, /) -> Tensor:
         """A score a class, (B, C)."""
 
 
