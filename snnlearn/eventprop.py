@@ -178,8 +178,9 @@ class _Run(torch.autograd.Function):
         times, neurons, feedback, who, t, current, column = ctx.saved_tensors
         cell, (B, K), (N, pre) = ctx.cell, times.shape, ctx.shape
         error = dt_out[who // N, column]
-        # tau_mem * dV/dt at a spike; positive, but for rounding at the very moment of its birth
-        drive = (current - cell.theta).clamp(min=torch.finfo(t.dtype).eps * cell.theta)
+        # tau_mem * dV/dt at a spike. Where V hardly reaches theta it is flat: rounding of V by eps leaves the slope
+        # known to sqrt(eps), and its sign not at all
+        drive = (current - cell.theta).clamp(min=torch.finfo(t.dtype).eps ** 0.5 * cell.theta)
         lV, lI = times.new_zeros(2, B * N).unbind(0)
         now = times.new_full((B * N,), ctx.horizon)
         dWT, dt_in = times.new_zeros(pre, N), torch.zeros_like(times)
@@ -191,13 +192,13 @@ class _Run(torch.autograd.Function):
                 v, lI[n] = cell.earlier(lV[n], lI[n], now[n] - t[m])
                 lV[n] = v + (cell.theta * v + error[m]) / drive[m]
                 now[n] = t[m]
+            # padding and what comes too late arrives at the horizon, where both adjoints are still zero
             arrival = times[:, k].clamp(max=ctx.horizon).repeat_interleave(N)
             lV, lI = cell.earlier(lV, lI, now - arrival)
             now = arrival
-            seen = (times[:, k] < ctx.horizon)[:, None]
-            dWT.index_add_(0, neurons[:, k], lI.view(B, N) * seen)
+            dWT.index_add_(0, neurons[:, k], lI.view(B, N))
             if feedback is not None:
-                dt_in[:, k] = ((lV - lI).view(B, N) * feedback.T[neurons[:, k]] * seen).sum(1)
+                dt_in[:, k] = ((lV - lI).view(B, N) * feedback.T[neurons[:, k]]).sum(1)
         return dt_in, -cell.tau_syn * dWT.T, None, None, None, None, None
 
 

@@ -70,7 +70,7 @@ class FirstSpike(nn.Module):
         sums = (w * z[:, None]).cumsum(2)
         with torch.no_grad():
             # Not "and z after the last arrival": the first that comes before the next input has crossed since then
-            causal = (over > 0) & (sums <= over * following[:, None]) & ~silent[:, None]
+            causal = (over > 0) & (sums <= over * following[:, None])
             C, fires = causal.to(torch.uint8).argmax(2, keepdim=True), causal.any(2)
         sums, over = (torch.where(fires, part.gather(2, C).squeeze(2), 1.0) for part in (sums, over))
         return torch.where(fires, start + self.tau_syn * (sums / over).log(), math.inf)  # Eq. 18 solved for t

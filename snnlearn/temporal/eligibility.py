@@ -12,6 +12,8 @@ or the error reaches a layer through the memory of the readout above it (e-prop)
 the same way, and then it is a (post, pre) matrix:
 
     eps * (sigma'(U_i) q_j)[n]                                   (Eq. 17)
+
+DECOLLE's presynaptic trace P is the q of a layer with delay=1, times its gain (1 - alpha) * (1 - beta).
 """
 
 from __future__ import annotations
