@@ -224,8 +224,8 @@ def on_off_times(x: Tensor, last: float = LAST) -> Tensor:
 def digits_network(generator: torch.Generator, hidden: int = 128) -> EventNetwork:
     """128 inputs of `on_off_times`, a hidden layer, ten outputs of which the first to fire is the answer.
 
-    Weights come from N(m, s**2) with a mean above zero, so that at first every output fires for every digit and four
-    hidden neurons of five do: what is silent does not learn.
+    Weights come from N(m, s**2) with a mean above zero, so that at first nine outputs of ten fire for a digit, or all,
+    and four hidden neurons of five: what is silent does not learn.
     """
 
     def layer(inputs: int, outputs: int) -> EventLIF:
