@@ -5,8 +5,13 @@ through time (`temporal`), and how it travels through layers (`spatial`). `recip
 """
 
 from snnlearn import encoding as encoding
+from snnlearn import events as events
+from snnlearn import filters as filters
 from snnlearn import losses as losses
+from snnlearn import optim as optim
 from snnlearn import recipes as recipes
+from snnlearn.events import EventLIF as EventLIF
+from snnlearn.events import EventNetwork as EventNetwork
 from snnlearn.learned import Learned as Learned
 from snnlearn.losses import CrossEntropy as CrossEntropy
 from snnlearn.losses import OverTime as OverTime
@@ -50,6 +55,7 @@ from snnlearn.temporal import RTRL as RTRL
 from snnlearn.temporal import TSSLBP as TSSLBP
 from snnlearn.temporal import Adjoint as Adjoint
 from snnlearn.temporal import Eligibility as Eligibility
+from snnlearn.temporal import Method as Method
 from snnlearn.temporal import Reset as Reset
 from snnlearn.temporal import Unrolled as Unrolled
 

@@ -23,6 +23,14 @@ def holds(condition: Tensor) -> bool:
         return True
 
 
+def finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; makes no tensor of the size of x. Taken as true where `holds` is."""
+    if x.numel() == 0:
+        return True
+    low, high = torch.aminmax(x.detach())  # NaN wins
+    return holds(torch.isfinite(low) & torch.isfinite(high))
+
+
 def positive(name: str, value: Any, unit: str = "") -> None:
     """Refuse anything but a positive finite number, or a tensor of them."""
     wanted = f"{name} must be a positive, finite number{' of ' + unit if unit else ''}"
@@ -60,7 +68,7 @@ def sequence(name: str, x: Any) -> None:
         raise ValueError(f"{name} is empty: shape {tuple(x.shape)}; give at least one step, sample and feature")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {x.dtype}; use x.float() or x.double()")
-    if not holds(torch.isfinite(x)):
+    if not finite(x):
         raise ValueError(f"{name} holds NaN or infinity; look at the data before the network")
 
 

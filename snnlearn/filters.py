@@ -70,7 +70,7 @@ class Exponentials:
         if not tau_rise < tau_decay:
             raise ValueError(f"tau_rise must be shorter than tau_decay, got {tau_rise:g} and {tau_decay:g} s")
         fall, rise = math.exp(-dt / tau_decay), math.exp(-dt / tau_rise)
-        top = math.log(math.log(rise) / math.log(fall)) / math.log(fall / rise)  # where its derivative is 0, in steps
+        top = math.log(tau_decay / tau_rise) / (dt / tau_rise - dt / tau_decay)  # where its derivative is 0, in steps
         peak = max(fall**k - rise**k for k in (math.floor(top), math.ceil(top), 1))
         return cls((fall, rise), (1 / peak, -1 / peak))
 

@@ -155,7 +155,7 @@ def half_square(out: Tensor, target: Tensor) -> Tensor:
     """Half the squared distance, outputs and targets (B, C) to (B,)."""
     if out.shape != target.shape:
         raise ValueError(f"targets must have the outputs' shape {tuple(out.shape)}, got {tuple(target.shape)}")
-    return 0.5 * (out - target).square().flatten(1).sum(1)
+    return 0.5 * (out - target.to(out.dtype)).square().flatten(1).sum(1)
 
 
 def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
@@ -188,26 +188,57 @@ class OverTime:
         if not callable(self.step):
             raise TypeError(f"step must be a function (outputs, target) -> (B,), got {self.step!r}")
         _checks.positive("scale", self.scale)
-        if self.patterns is not None and self.patterns.dim() != 3:
-            raise ValueError(f"patterns must have shape (T, classes, C), got {tuple(self.patterns.shape)}")
+        if self.filter is not None and not all(hasattr(self.filter, part) for part in ("start", "step", "value")):
+            raise TypeError(f"filter must be one such as filters.Exponentials.double(...), got {self.filter!r}")
+        if self.patterns is not None:
+            if not isinstance(self.patterns, Tensor) or self.patterns.dim() != 3:
+                came = tuple(getattr(self.patterns, "shape", ())) or type(self.patterns).__name__
+                raise ValueError(f"patterns must be a tensor (T, classes, C), got {came}")
+            if not self.patterns.is_floating_point() or not _checks.finite(self.patterns):
+                raise ValueError("patterns must be floating point and finite")
+
+    def check(self, y: Tensor, T: int, B: int) -> None:
+        """Refuse targets that do not go with T steps of B samples.
+
+        Raises:
+            TypeError, ValueError: y is no tensor of one of the forms above, or holds NaN or infinity.
+        """
+        if not isinstance(y, Tensor):
+            raise TypeError(f"targets must be a tensor, got {type(y).__name__}")
+        if self.patterns is not None:
+            _checks.labels(y, B, self.patterns.shape[1])
+            if len(self.patterns) != T:
+                raise ValueError(f"patterns have {len(self.patterns)} steps, the sequence {T}")
+        elif y.shape[:1] != (B,) if y.dim() == 1 else y.shape[:2] != (T, B):
+            raise ValueError(
+                f"targets must have shape (T, B, ...) = ({T}, {B}, ...), or be labels ({B},), got {tuple(y.shape)}"
+            )
+        if y.is_floating_point() and not _checks.finite(y):
+            raise ValueError("targets hold NaN or infinity; look at the data before the network")
 
     def target(self, y: Tensor, n: int) -> Tensor:
-        """The target of step n, before the filter."""
+        """The target of step n, before the filter; `check` has seen y."""
         if self.patterns is not None:
-            if n >= len(self.patterns):
-                raise ValueError(f"patterns have {len(self.patterns)} steps, step {n} was asked for")
-            return self.patterns[n, y]
-        if y.dim() == 1:
-            return y
-        if n >= len(y):
-            raise ValueError(f"targets have {len(y)} steps, step {n} was asked for; want (T, B, ...) or labels (B,)")
-        return y[n]
+            return self.patterns[n, y.long()]
+        return y if y.dim() == 1 else y[n]
 
     def at(self, out: Tensor, target: Tensor) -> Tensor:
-        """The cost of a step, summed over samples; outputs (B, C) and target filtered, where there is a filter."""
+        """The cost of a step, summed over samples; outputs (B, C) and target filtered, where there is a filter.
+
+        Raises:
+            ValueError: ``step`` gives no cost for each sample, or labels are out of range.
+        """
         if self.step is cross_entropy:
+            if out.dim() != 2:
+                raise ValueError(f"cross_entropy wants outputs (B, classes), got {tuple(out.shape)}")
             _checks.labels(target, *out.shape)
-        return self.step(self.scale * out, target).sum()
+        cost = self.step(self.scale * out, target)
+        if cost.shape != out.shape[:1]:
+            raise ValueError(
+                f"step must give one cost a sample, ({len(out)},), it gave {tuple(cost.shape)}; with torch's losses "
+                "use reduction='none' and a sum over the features"
+            )
+        return cost.sum()
 
     def weight(self, T: int, B: int) -> float:
         """The factor on each step's cost."""
@@ -222,8 +253,7 @@ class OverTime:
     def __call__(self, out: Tensor, y: Tensor) -> Tensor:
         """The loss of outputs (T, B, ...)."""
         T, B = out.shape[:2]
-        if self.patterns is None and y.dim() != 1 and len(y) != T:
-            raise ValueError(f"targets have {len(y)} steps, outputs {T}")
+        self.check(y, T, B)
         target = torch.stack([self.target(y, n) for n in range(T)])
         if self.filter is not None:
             out, target = filtered(self.filter, out), filtered(self.filter, target.to(out.dtype))

@@ -14,7 +14,7 @@ from snnlearn.learned import as_neuron, check_recurrent, check_source
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.spatial import Transpose, connect
 from snnlearn.surrogate import Surrogate
-from snnlearn.temporal import Backward
+from snnlearn.temporal import Backward, Unrolled
 
 
 class Axes(Protocol):
@@ -103,10 +103,12 @@ class Layer(nn.Module):
         x = below[-1]
         waiting = [torch.zeros_like(x[0])] * self.delay if past is None else list(past.inputs)
         arrived = torch.cat([torch.stack(waiting), x]) if self.delay else x
+        if self.delay and isinstance(rule.temporal, Unrolled):
+            arrived = rule.temporal.cut(arrived, self.delay)
         late = [_shift(lower, self.delay) for lower in below[:-1]] + [arrived[: len(x)]]
         # Time joins the batch, or modules that look at more than the last axis would mix the two.
         a = self.current(i, [lower.flatten(0, 1) for lower in late], rule).unflatten(0, x.shape[:2])
-        if not _checks.holds(torch.isfinite(a)):
+        if not _checks.finite(a):
             raise ValueError(f"the current of layer {i} holds NaN or infinity: its weights have diverged; train slower")
         neuron = self.neuron
         state, sent = (

@@ -89,6 +89,12 @@ class State(NamedTuple):
     s: Tensor
 
 
+class Rest(State):
+    """A state before which there was nothing. Zeros alone do not tell: a spike may have been a while ago."""
+
+    __slots__ = ()
+
+
 class Trace(NamedTuple):
     """A neuron over a sequence: current, membrane and spikes, each (T, B, *features)."""
 
@@ -198,7 +204,7 @@ class Neuron:
 
     def start(self, a: Tensor) -> State:
         """The state at rest for currents like ``a`` (B, *features)."""
-        return State(torch.zeros_like(a), torch.zeros_like(a), torch.zeros_like(a))
+        return Rest(torch.zeros_like(a), torch.zeros_like(a), torch.zeros_like(a))
 
     def step(self, state: State, a: Tensor, fire: Fire | None = None, reset: Update | None = None) -> State:
         """One step.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snnlearn import _checks
 from snnlearn.events import EventNetwork, EventProp
-from snnlearn.losses import SpikeCount
+from snnlearn.losses import CrossEntropy, CurrentCount, OverTime, SpikeCount
 from snnlearn.network import Network
 from snnlearn.spatial import Transpose
 from snnlearn.surrogate import FastSigmoid, Surrogate
@@ -65,8 +65,12 @@ class Rule:
         parameters = list(net.named_parameters())
         for name, p in parameters[1:]:
             _checks.same_kind(f"the parameter {name}", p, f"the parameter {parameters[0][0]}", parameters[0][1])
-        if isinstance(loss, SpikeCount) and isinstance(net, Network) and net.layers[-1].neuron.fire.analog:
-            raise ValueError("SpikeCount counts spikes, but the last layer is a readout; use CrossEntropy(over=...)")
+        name = type(loss).__name__
+        if isinstance(net, EventNetwork) and isinstance(loss, SpikeCount | CurrentCount | CrossEntropy | OverTime):
+            raise TypeError(f"{name} looks at steps; an EventNetwork has spike times: use FirstSpikeCrossEntropy")
+        counts = isinstance(loss, SpikeCount | CurrentCount)
+        if counts and isinstance(net, Network) and net.layers[-1].neuron.fire.analog:
+            raise ValueError(f"{name} counts spikes, but the last layer is a readout; use CrossEntropy(over=...)")
         if isinstance(self.temporal, Forward | Method) and isinstance(net, Network):
             self.temporal.check(net, loss, self)
 
@@ -98,6 +102,8 @@ class Rule:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the gradient of every trainable parameter by name; nothing is written anywhere."""
         parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        if not parameters:
+            raise ValueError("the network has no parameter that requires a gradient; thaw one with requires_grad_()")
         if isinstance(self.temporal, Forward):
             self.check(net, loss)
             total, sums = x.new_zeros(()), {name: torch.zeros_like(p) for name, p in parameters.items()}

@@ -139,8 +139,13 @@ class _Axes(NamedTuple):
 
 
 def _active(net: Network, x: Tensor, rule: Axes) -> list[Tensor]:
-    with torch.no_grad():
-        traces = net(x, _Axes(rule.surrogate, Unrolled(), Transpose()))
+    modes = {module: module.training for module in net.modules()}
+    try:
+        with torch.no_grad():  # in evaluation mode, or a BatchNorm would learn from being looked at
+            traces = net.eval()(x, _Axes(rule.surrogate, Unrolled(), Transpose()))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return [active(trace, layer.neuron, rule.surrogate) for trace, layer in zip(traces, net.layers, strict=True)]
 
 

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from snnlearn import _checks
 from snnlearn.implicit import Running, toeplitz
-from snnlearn.neurons import Fire, Neuron, State, Threshold, Trace, exp_decay
+from snnlearn.neurons import Fire, Neuron, Rest, State, Threshold, Trace, exp_decay
 from snnlearn.resets import Constant, Update
 from snnlearn.surrogate import Surrogate
-from snnlearn.temporal.base import Reset
+from snnlearn.temporal.base import Reset, check_reset
 
 # Kernels.
 
@@ -57,12 +57,6 @@ def respond(U: Tensor, refractory: Tensor, z: Tensor, beta: Constant, theta: Con
 
 
 # The neuron.
-
-
-class Rest(State):
-    """The state before the first step, the only one that an `SRM` starts from."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -337,8 +331,7 @@ class AdjointSRM:
     reset: Reset = Reset.KEPT
 
     def __post_init__(self) -> None:
-        if not isinstance(self.reset, Reset):
-            raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
+        check_reset(self.reset)
 
     def run(
         self,

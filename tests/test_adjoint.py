@@ -92,6 +92,16 @@ def test_gradients_pass_from_piece_to_piece(cut, lag, recurrent):
         close(got, whole[name])
 
 
+def test_a_recurrent_module_that_uses_another_twice():
+    twice = nn.Linear(5, 5, bias=False, **F64)
+    net, (x, y) = build(recurrent=True), data()
+    net.layers[0].recurrent = nn.Sequential(twice, twice)
+    for _ in range(2):
+        a, b = (Rule(S, t).gradients(net, x, y, LOSS)[1] for t in (Adjoint(), Unrolled()))
+        close(flat(a), flat(b))
+    assert isinstance(twice.weight, nn.Parameter)
+
+
 @pytest.mark.parametrize("part", ["I", "U", "s"])
 def test_losses_on_current_membrane_and_spikes(part):
     neuron = cuba_lif(tau_mem=8e-3, tau_syn=3e-3)

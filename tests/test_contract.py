@@ -1,5 +1,5 @@
-"""What every rule holds to: shapes, no error no gradient, linear in the error, samples add up; and a rule forward in time
-knows nothing of the future."""
+"""What every rule holds to: shapes, no error no gradient, linear in the error, samples add up; and a rule forward in
+time knows nothing of the future."""
 
 import pytest
 import torch

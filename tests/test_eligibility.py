@@ -7,6 +7,8 @@ from torch import nn
 from trials import SURROGATE, B, T, alive, distance
 
 from snnlearn import (
+    RTRL,
+    SRM,
     Adjoint,
     Eligibility,
     FastSigmoid,
@@ -140,6 +142,49 @@ def test_eprop_of_recurrent_weights_is_the_trace_of_their_own_spikes():
     assert distance({own: found[own]}, {own: exact[own]}) > 1e-2
 
 
+@pytest.mark.parametrize("loss", [SQUARE, van_rossum()], ids=["plain", "filtered"])
+def test_gain_delay_lag_bias_and_recurrence(loss):
+    """Recurrent spikes count as inputs from outside: the same layer without recurrence, and its own spikes, given."""
+    g = torch.Generator().manual_seed(4)
+    lag, delay, gain, neuron = 3, 2, 1.4, Neuron(0.6, 0.8)
+    layer = Layer(nn.Linear(5, 4, **F64), neuron, nn.Linear(4, 4, bias=False, **F64), delay=delay, lag=lag, gain=gain)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=g, **F64) - 0.08)
+    x = (torch.rand(T, B, 5, generator=g, **F64) < 0.4).double()
+    y = (torch.rand(T, B, 4, generator=g, **F64) < 0.3).double()
+    net = Network(layer)
+    found = Rule(SURROGATE, Eligibility()).gradients(net, x, y, loss)[1]
+    s = net(x, Rule(SURROGATE, Eligibility()))[0].s
+    assert 0.1 < s.mean() < 0.5
+
+    both = nn.Linear(9, 4, **F64)
+    with torch.no_grad():
+        both.weight.copy_(torch.cat([layer.synapse.weight, layer.recurrent.weight / gain], 1))
+        both.bias.copy_(layer.synapse.bias)
+    late = torch.cat([torch.zeros(lag, B, 4, **F64), s[:-lag]])
+    early = torch.cat([torch.zeros(delay, B, 5, **F64), x[:-delay]])
+    open_loop = Network(Layer(both, neuron, gain=gain))
+    inputs = torch.cat([early, late], 2)
+    assert torch.equal(open_loop(inputs, Rule(SURROGATE))[0].s, s)
+    wanted = Rule(SURROGATE, Adjoint(Reset.IGNORED)).gradients(open_loop, inputs, y, loss)[1]
+    equal(found["layers.0.synapse.weight"], wanted["layers.0.synapse.weight"][:, :5], 1e-12)
+    equal(found["layers.0.recurrent.weight"], wanted["layers.0.synapse.weight"][:, 5:] / gain, 1e-12)
+    equal(found["layers.0.synapse.bias"], wanted["layers.0.synapse.bias"], 1e-12)
+
+
+@pytest.mark.parametrize("method", [Eligibility(), Eligibility(through_readout=True)], ids=["ottt", "eprop"])
+def test_the_gain_of_the_layer_above(method):
+    """A layer of gain g is the layer of gain 1 with g times the weights, for the layer below."""
+    net, x = alive(5, "CuBa", bias=False)
+    y, first, found = torch.arange(B) % 3, "layers.0.synapse.weight", []
+    for gain in (1.0, 2.5):
+        top = linear(net.layers[1].synapse.weight.detach() / gain)
+        scaled = Network(net.layers[0], Layer(top, net.layers[1].neuron, gain=gain))
+        found.append(Rule(SURROGATE, method).gradients(scaled, x, y, CE)[1][first])
+    equal(found[1], found[0], 1e-12)
+
+
 def test_convolutions():
     conv = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, **F64), nn.AvgPool2d(2))
     with torch.no_grad():
@@ -178,6 +223,8 @@ def refused():
     yield Network(hidden, late), Eligibility(), CE, ValueError, "delay=1"
     yield Network(hidden, top), Eligibility(True), van_rossum(), ValueError, "no place beside"
     yield Network(hidden), Eligibility(True), CE, ValueError, "needs a readout"
+    yield Network(hidden, late), Eligibility(True), CE, ValueError, "without delay"
+    yield Network(linear_layer(SRM.lif(0.8, T=4))), Eligibility(), SQUARE, ValueError, "is an SRM"
     yield deep, Eligibility(True), CE, ValueError, "one layer below"
     yield (
         Network(Layer(nn.Sequential(nn.Linear(3, 2, **F64)), lif())),
@@ -189,13 +236,47 @@ def refused():
     yield Network(Layer(nn.Sequential(nn.Linear(3, 2, **F64), drop), lif())), Eligibility(), SQUARE, ValueError, "steps"
 
 
-REASONS = ["loss", "maxpool", "learned", "constants", "delay", "filters", "spiking", "deep", "matrix", "dropout"]
+REASONS = "loss maxpool learned constants delay filters spiking late srm deep matrix dropout"
 
 
-@pytest.mark.parametrize(("net", "method", "loss", "error", "message"), list(refused()), ids=REASONS)
+@pytest.mark.parametrize(("net", "method", "loss", "error", "message"), list(refused()), ids=REASONS.split())
 def test_what_it_cannot_do_is_refused(net, method, loss, error, message):
     with pytest.raises(error, match=message):
         Rule(SURROGATE, method).gradients(net, torch.ones(4, 1, 3, **F64), torch.zeros(1, dtype=torch.long), loss)
+
+
+@pytest.mark.parametrize("method", [Eligibility(), RTRL()], ids=["traces", "rtrl"])
+def test_inputs_and_targets_are_looked_at(method):
+    """RTRL sees one sample at a time inside vmap, where nothing can be looked at."""
+    net, x = alive(1, top=False)
+    y, nan = torch.zeros(T, B, 4, **F64), x.clone()
+    nan[3, 1, 2] = torch.nan
+    many = torch.zeros(B, dtype=torch.long)
+    cases = [
+        (nan, y, SQUARE, ValueError, "NaN"),
+        (x[:0], y[:0], SQUARE, ValueError, "empty"),
+        (x[:, :0], y[:, :0], SQUARE, ValueError, "empty"),
+        (x.float(), y, SQUARE, TypeError, "float32"),
+        (x.long(), y, SQUARE, TypeError, "floating point"),
+        (x, y[:-1], SQUARE, ValueError, "targets must have shape"),
+        (x, torch.cat([y, y]), SQUARE, ValueError, "targets must have shape"),
+        (x, y[:, :1], SQUARE, ValueError, "targets must have shape"),
+        (x, y[..., :1], van_rossum(), ValueError, "outputs' shape"),
+        (x, y[..., 0], van_rossum(), ValueError, "outputs' shape"),
+        (x, y + torch.nan, SQUARE, ValueError, "targets hold NaN"),
+        (x, y.tolist(), SQUARE, TypeError, "targets must be a tensor"),
+        (x, many - 100, CE, ValueError, "labels must lie"),
+        (x, many + 4, CE, ValueError, "labels must lie"),
+        (x, many[:2], CE, ValueError, "labels"),
+        (x, many, OverTime(nn.functional.cross_entropy), ValueError, "one cost a sample"),
+    ]
+    for inputs, targets, loss, error, message in cases:
+        with pytest.raises(error, match=message):
+            Rule(SURROGATE, method).gradients(net, inputs, targets, loss)
+    with torch.no_grad():
+        net.layers[0].synapse.weight.fill_(torch.inf)
+    with pytest.raises(ValueError, match="diverged"):
+        Rule(SURROGATE, Eligibility()).gradients(net, x, y, SQUARE)
 
 
 def test_no_gradient_can_be_taken_by_mistake():

@@ -137,8 +137,11 @@ def test_truncated_bptt(seed, recurrent):
         assert torch.equal(traces, cut)
 
 
-def test_truncated_bptt_is_pieces_by_hand():
+@pytest.mark.parametrize("delay", [0, 1, 2, 7])
+def test_truncated_bptt_is_pieces_by_hand(delay):
     net, x = alive(1, "CuBa", recurrent=True, lag=2, layers=2)
+    if delay:
+        net.layers[1].delay = net.layers[2].delay = delay
     rule, y, outs, past = Rule(SURROGATE), labels(net, x), [], None
     for piece in x.split(5):
         traces, past = net.run(piece, rule, past)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -93,6 +95,10 @@ def test_over_time_by_hand():
     torch.testing.assert_close(total(OUT, y), sum(each))
     torch.testing.assert_close(losses.OverTime(losses.cross_entropy, mean=True)(OUT, y), sum(each) / (T * B))
     torch.testing.assert_close(total.scores(OUT), OUT.mean(0))
+    torch.testing.assert_close(losses.OverTime(losses.cross_entropy, scale=5.0).scores(OUT), 5 * OUT.mean(0))
+    flags = OUT > 1
+    square = losses.OverTime(losses.half_square)
+    torch.testing.assert_close(square(OUT, flags), square(OUT, flags.double()))
     changing = torch.tensor([[1], [0], [1]])
     wanted = each[0] + torch.logsumexp(OUT[1, 0], 0) - OUT[1, 0, 0] + each[2]
     torch.testing.assert_close(total(OUT, changing), wanted)
@@ -121,6 +127,16 @@ def test_patterns_are_the_targets_of_classes():
     torch.testing.assert_close(loss(OUT, y), losses.OverTime(losses.half_square)(OUT, patterns[:, [2]]))
 
 
+def patterned(steps):
+    return losses.OverTime(losses.half_square, patterns=torch.ones(steps, 2, 2))
+
+
+def test_a_pattern_may_be_chosen_by_bytes_choose_patterns():
+    patterns = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    loss = losses.OverTime(losses.half_square, patterns=patterns)
+    assert loss(OUT, torch.tensor([1], dtype=torch.uint8)) == loss(OUT, torch.tensor([1]))
+
+
 def test_current_count_asks_in_one_direction_only():
     """tau_s = 1 counts spikes; the label's output may have more than asked, the others fewer."""
     loss, y = losses.CurrentCount(true=2, false=1, tau_s=1.0), torch.tensor([0])
@@ -137,11 +153,19 @@ def test_current_count_asks_in_one_direction_only():
         (lambda: losses.OverTime(losses.half_square, patterns=torch.ones(3, 2)), ValueError),
         (lambda: losses.OverTime(losses.half_square)(OUT, torch.zeros(3, 1, 5)), ValueError),
         (lambda: losses.OverTime(losses.half_square)(OUT, torch.zeros(2, 1, 2)), ValueError),
-        (lambda: losses.OverTime(losses.half_square).target(torch.zeros(2, 1, 2), 2), ValueError),
+        (lambda: losses.OverTime(losses.half_square, patterns=torch.ones(2, 2, 2))(OUT, torch.tensor([0])), ValueError),
         (
-            lambda: losses.OverTime(losses.half_square, patterns=torch.ones(2, 2, 2)).target(torch.tensor([0]), 2),
+            lambda: losses.OverTime(losses.half_square, patterns=torch.ones(3, 2, 2))(OUT, torch.tensor([-1])),
             ValueError,
         ),
+        (lambda: losses.OverTime(losses.half_square, patterns=torch.ones(3, 2, 2))(OUT, torch.tensor([2])), ValueError),
+        (lambda: losses.OverTime(losses.half_square, patterns=torch.ones(3, 2, 2))(OUT, torch.ones(1)), TypeError),
+        (lambda: losses.OverTime(losses.half_square, patterns=torch.full((3, 2, 2), math.nan)), ValueError),
+        (lambda: losses.OverTime(losses.half_square, patterns=[1.0]), ValueError),
+        (lambda: losses.OverTime(losses.half_square)(OUT, OUT * math.nan), ValueError),
+        (lambda: losses.OverTime(torch.nn.functional.cross_entropy)(OUT, torch.tensor([0])), ValueError),
+        (lambda: losses.OverTime(losses.cross_entropy)(OUT[..., None], torch.tensor([0])), ValueError),
+        (lambda: losses.van_rossum(5e-3), TypeError),
         (lambda: losses.OverTime(losses.cross_entropy)(OUT, torch.tensor([2])), ValueError),
         (lambda: losses.OverTime(losses.cross_entropy)(OUT, torch.tensor([0.5])), TypeError),
         (lambda: losses.OverTime(losses.cross_entropy).scores(OUT[0]), ValueError),
@@ -151,5 +175,5 @@ def test_current_count_asks_in_one_direction_only():
     ],
 )
 def test_bad_input_to_the_losses_over_time(bad, error):
-    with pytest.raises(error, match=r"must|got|want|targets|patterns"):
+    with pytest.raises(error, match=r"must|got|want|targets|patterns|gave"):
         bad()

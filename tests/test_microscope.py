@@ -13,9 +13,23 @@ from test_network import F64, LOSS, B, T, data
 from test_network import build as build_by_seed
 from torch import nn
 
-from snnlearn import Adjoint, FastSigmoid, Layer, Network, Reset, Rule, Unrolled, cuba_lif, losses, readout, to_zero
+from snnlearn import (
+    Adjoint,
+    FastSigmoid,
+    Layer,
+    Network,
+    Reset,
+    Rule,
+    Unrolled,
+    cuba_lif,
+    losses,
+    readout,
+    recipes,
+    to_zero,
+)
 from snnlearn.events import EventLIF, EventNetwork, EventProp
 from snnlearn.footprint import Live, bytes_per_step, measure, memory
+from snnlearn.losses import van_rossum
 from snnlearn.microscope import compare
 from snnlearn.plots import draw_comparison
 from snnlearn.temporal import RTRL, Eligibility, Forward
@@ -397,6 +411,24 @@ def test_forward_methods_do_not_grow_and_backward_methods_do(method, long):
     for rule in RULES.values():
         found = memory(rule, net, trial, OVER_TIME, (20, 40, 60))
         assert found[60].kept - found[40].kept == found[40].kept - found[20].kept > 20 * B * 3 * 8 - 1
+
+
+@pytest.mark.parametrize("name", ["rtrl", "ottt", "eprop", "superspike"])
+def test_forward_rules_are_flat_from_100_to_4000_steps(name):
+    hidden, top = Layer(nn.Linear(6, 4, **F64), cuba_lif()), Layer(nn.Linear(4, 3, **F64), readout())
+    net = Network(hidden, top)
+    wanted = torch.rand(4000, 1, 3, generator=torch.Generator().manual_seed(0)).double()
+
+    def make(T):
+        x, y = trial(T)
+        return x[:, :1], wanted[:T] if name == "superspike" else y[:1]
+
+    loss = van_rossum() if name == "superspike" else OVER_TIME
+    found = memory(recipes.listing()[name](), net, make, loss, (100, 4000))
+    assert found[4000].peak - found[100].peak < 1e6
+    assert found[4000].kept == found[100].kept
+    bptt = memory(recipes.bptt(), net, make, loss, (100, 400))
+    assert bptt[400].kept > 3 * bptt[100].kept
 
 
 def test_forward_rules_have_their_place_in_a_comparison():

@@ -1,5 +1,7 @@
 """RTRL: the numbers of a naive forward mode, learned constants, the loss's own memory, and its limits."""
 
+import copy
+
 import pytest
 import torch
 from golden import Golden, equal, linear
@@ -8,6 +10,9 @@ from trials import SURROGATE, B, T, alive, distance
 
 from snnlearn import (
     RTRL,
+    SRM,
+    Adjoint,
+    Eligibility,
     FastSigmoid,
     Layer,
     Learned,
@@ -23,6 +28,7 @@ from snnlearn import (
     subtract,
     to_zero,
 )
+from snnlearn.filters import IDENTITY
 from snnlearn.losses import OverTime, cross_entropy, half_square, van_rossum
 
 F64 = {"dtype": torch.float64}
@@ -106,6 +112,40 @@ def test_convolution_pooling_and_recurrence():
     assert distance(found, wanted) < 1e-10
 
 
+@pytest.mark.parametrize("method", [RTRL(), Eligibility(), Unrolled(Reset.DETACHED)], ids=["rtrl", "traces", "bptt"])
+def test_two_layers_may_share_a_synapse(method):
+    """And the network is left as it was: torch's functional_call would put tensors in the place of its parameters."""
+    net, x = alive(3, "LIF", layers=2, top=False)
+    shared = net.layers[1].synapse
+    net = Network(net.layers[0], *(Layer(shared, net.layers[1].neuron) for _ in range(2)))
+    y = torch.rand(T, B, 4, generator=torch.Generator().manual_seed(0), **F64)
+    loss = SQUARE if method != Eligibility() else van_rossum(IDENTITY)
+    found = Rule(SURROGATE, method).gradients(net, x, y, loss)[1]
+    again = Rule(SURROGATE, method).gradients(net, x, y, loss)[1]
+    assert isinstance(net.layers[2].synapse.weight, nn.Parameter)
+    assert distance(again, found) == 0
+    if isinstance(method, RTRL):
+        assert distance(found, Rule(SURROGATE, Unrolled()).gradients(net, x, y, loss)[1]) < 1e-12
+    if isinstance(method, Eligibility):  # each layer's own part, from a network of copies
+        copies = Network(*(copy.deepcopy(layer) for layer in net.layers))
+        parts = Rule(SURROGATE, method).gradients(copies, x, y, loss)[1]
+        wanted = parts["layers.1.synapse.weight"] + parts["layers.2.synapse.weight"]
+        equal(found["layers.1.synapse.weight"], wanted, 1e-12)
+
+
+def test_a_module_may_be_synapse_and_recurrence_at_once():
+    own = nn.Linear(4, 4, bias=False, **F64)
+    net, x = alive(2, top=False)
+    net = Network(net.layers[0], Layer(own, net.layers[0].neuron, own))
+    y = torch.rand(T, B, 4, generator=torch.Generator().manual_seed(0), **F64)
+    found, adjoint, wanted = (
+        Rule(SURROGATE, m).gradients(net, x, y, SQUARE)[1] for m in (RTRL(), Adjoint(), Unrolled())
+    )
+    assert distance(found, wanted) < 1e-12
+    assert distance(adjoint, wanted) < 1e-12
+    assert isinstance(net.layers[1].synapse.weight, nn.Parameter)
+
+
 def test_frozen_parameters_are_left_out():
     net, x = alive(2)
     net.layers[0].requires_grad_(False)
@@ -127,5 +167,8 @@ def test_bad_input():
         Rule(SURROGATE, RTRL()).gradients(net, x, torch.arange(B) % 3, SpikeCount(3))
     with pytest.raises(TypeError, match="reset must be"):
         RTRL("kept")
-    with pytest.raises(ValueError, match="targets have"):
-        Rule(SURROGATE, RTRL()).gradients(net, x, torch.zeros(3, B, 4, **F64), SQUARE)
+    with pytest.raises(ValueError, match="largest must be at least 1"):
+        RTRL(largest=0)
+    srm = Network(Layer(nn.Linear(5, 4, **F64), SRM.lif(0.8, T=T)))
+    with pytest.raises(ValueError, match="an SRM, whose past"):
+        Rule(SURROGATE, RTRL()).gradients(srm, x, torch.zeros(T, B, 4, **F64), SQUARE)

@@ -178,6 +178,7 @@ def test_a_readout_is_differentiated_as_it_stands():
         (cuba_lif(reset=subtract), "reset to zero"),
         (Learned(cuba_lif, reset=to_zero, theta=torch.nn.Parameter(torch.ones((), **F64))), "no gradient of"),
         (cuba_lif(reset=to_zero, fire=Threshold(most=3)), "one spike"),
+        (Neuron(1.0, 0.9, reset=to_zero), "never decays"),
     ],
 )
 def test_neurons_for_which_it_means_nothing_are_refused(source, message):
@@ -196,7 +197,56 @@ def test_pieces_are_refused_where_the_fallback_would_forget_spikes():
         net.run(x, Rule(UNUSED, TSSLBP()), past)
     whole = Rule(UNUSED, TSSLBP(fallback=None)).gradients(net, torch.cat([x, x]), torch.zeros(6, 1, 2, **F64), SQUARE)
     assert whole[1]["layers.0.synapse.weight"].abs().max() > 0
-    net.run(x, Rule(UNUSED, TSSLBP(fallback=None)), past)
+    rule = Rule(UNUSED, TSSLBP(fallback=None))
+    with pytest.raises(ValueError, match="detach the state"):
+        net.run(x, rule, past)
+    net.run(x, rule, [torch.utils._pytree.tree_map(torch.Tensor.detach, p) for p in past])
+
+
+def test_zeros_are_not_rest():
+    """A spike may be two steps ago, and the membrane at 0 again: the fallback would forget it."""
+    n, a = neuron(5.0), torch.zeros(2, 1, 1, **F64)
+    a[0] = 2.0
+    state = TSSLBP(tau_s=3.0).run(n, UNUSED, a).last
+    assert not any(x.any() for x in state)
+    with pytest.raises(ValueError, match="in pieces"):
+        TSSLBP(tau_s=3.0).run(n, UNUSED, a, state=state)
+    TSSLBP(tau_s=3.0).run(n, UNUSED, a, state=n.start(a[0]))
+
+
+def test_the_fallback_takes_its_time_constant_from_the_neuron():
+    a = 0.12 * torch.rand(T, B, 4, generator=torch.Generator().manual_seed(0), **F64)
+    found = {}
+    for tau_s in (None, 9.0, 3.0):
+        current = a.clone().requires_grad_()
+        TSSLBP(tau_s=tau_s).run(neuron(8.0, 9.0), UNUSED, current).s.sum().backward()
+        found[tau_s] = current.grad
+    equal(found[None], found[9.0], 1e-14)
+    assert not torch.allclose(found[3.0], found[9.0])
+
+
+def test_the_fallbacks_slope():
+    """exp(z) / ((1 + exp(z))**2 width), and constant where z is clamped."""
+    slope = Fallback(width=0.2, limit=8.0).slope
+    x = torch.tensor([0.0, 0.1, -0.3, -2.0, -5.0, 5.0], **F64)
+    z = torch.tensor([0.0, -0.5, 1.5, 8.0, 8.0, -8.0], **F64)
+    torch.testing.assert_close(slope(x), torch.exp(z) / (1 + torch.exp(z)) ** 2 / 0.2)
+
+
+def test_without_leak_silent_steps_get_nothing_but_the_fallback():
+    a = 0.4 * torch.rand(T, B, 4, generator=torch.Generator().manual_seed(3), **F64)
+    found = {}
+    for leak in (True, False):
+        current = a.clone().requires_grad_()
+        trace = TSSLBP(leak=leak, tau_s=3.0).run(neuron(8.0), UNUSED, current)
+        filtered(Exponentials.postsynaptic(3.0), trace.s).sum().backward()
+        found[leak] = current.grad
+    weak = filtered(Exponentials.postsynaptic(3.0), trace.s) < 0.25 / 3
+    silent = (trace.s == 0) & ~weak
+    assert silent.any()
+    assert found[False][silent].abs().max() == 0
+    assert found[True][silent].abs().max() > 0
+    equal(found[False][~silent], found[True][~silent], 1e-14)
 
 
 SQUARE = OverTime(half_square)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.surrogate import Surrogate
-from snnlearn.temporal.base import Reset
-from snnlearn.temporal.recursion import Credit, Method, after, differentiated
+from snnlearn.temporal.base import Reset, check_reset
+from snnlearn.temporal.recursion import Credit, Method, exact
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,10 @@ class Adjoint(Method):
     reset: Reset = Reset.KEPT
 
     lean = True
+    linked = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.reset, Reset):
-            raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
+        check_reset(self.reset)
 
     def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State, *extra: Tensor) -> Credit:
         """f = sigma', and the carry c[n] = dU[n+1]/dU[n], with the reset kept also f[n] * dU[n+1]/ds[n].
@@ -39,8 +38,4 @@ class Adjoint(Method):
         For a reset by subtraction c = beta - theta * f (the factor in the product of EXODUS Eq. 17), beta if detached
         or ignored.
         """
-        U = trace.U
-        f = torch.ones_like(U) if neuron.fire.analog else surrogate.slope(U - neuron.theta)
-        dU, ds, dI, *_ = neuron.pull(differentiated(neuron.reset, self.reset), trace, state, torch.ones_like(U))
-        c = after(dU) + after(ds) * f if self.reset is Reset.KEPT else after(dU)
-        return Credit(f, c, q=dI)
+        return exact(self.reset, neuron, surrogate, trace, state)

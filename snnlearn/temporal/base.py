@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.surrogate import Surrogate
@@ -44,6 +45,27 @@ class Backward(Protocol):
         sent: Sequence[Tensor] | None = None,
     ) -> Trace:
         """Simulate a layer, differentiably. Arguments and result as in `Neuron.simulate`."""
+
+
+def check_reset(reset: object) -> None:
+    """Refuse what is no `Reset`."""
+    if not isinstance(reset, Reset):
+        raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {reset!r}")
+
+
+def call(module: nn.Module, parameters: Sequence[Tensor], values: Sequence[Tensor], *arguments: Any) -> Any:
+    """module(*arguments) with ``values`` in the place of some of its parameters, wherever it holds them.
+
+    functional_call by name spoils a module that holds another one twice; here each module is visited once.
+    """
+    new = dict(zip(map(id, parameters), values, strict=True))
+    places = {
+        f"{path}.{name}".lstrip("."): new[id(p)]
+        for path, part in module.named_modules()
+        for name, p in part.named_parameters(recurse=False, remove_duplicate=False)
+        if id(p) in new
+    }
+    return torch.func.functional_call(module, places, arguments, tie_weights=False)
 
 
 def check_axes(surrogate: object, temporal: object) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from snnlearn import _checks
 from snnlearn.filters import IDENTITY, Cascade, Filter
 from snnlearn.losses import OverTime
 from snnlearn.neurons import Neuron, State
@@ -83,6 +84,10 @@ class Eligibility(Forward):
 
     reset = Reset.IGNORED
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.through_readout, bool):
+            raise TypeError(f"through_readout must be True or False, got {self.through_readout!r}")
+
     def check(self, net: Network, loss: object, rule: Rule) -> None:
         """See `Forward.check`.
 
@@ -95,9 +100,12 @@ class Eligibility(Forward):
         for i, layer in enumerate(net.layers):
             if isinstance(layer.source, nn.Module) and trainable(layer.source):
                 raise ValueError(f"layer {i} learns its constants, for which there is no trace here; use RTRL()")
-            if not isinstance(layer.neuron, Neuron) or any(
-                isinstance(c, Tensor) and c.numel() > 1 for c in (layer.neuron.alpha, layer.neuron.beta)
-            ):
+            if not isinstance(layer.neuron, Neuron):
+                raise ValueError(
+                    f"layer {i} is an {type(layer.neuron).__name__}, which has no presynaptic trace of its own; use "
+                    "Unrolled() or AdjointSRM()"
+                )
+            if any(isinstance(c, Tensor) and c.numel() > 1 for c in (layer.neuron.alpha, layer.neuron.beta)):
                 raise ValueError(
                     f"the neurons of layer {i} do not share one alpha and beta, so they cannot share a presynaptic "
                     "trace; use RTRL()"
@@ -122,6 +130,11 @@ class Eligibility(Forward):
             if loss.filter is not None:
                 raise ValueError("through_readout has no place beside a loss with a filter; use one of the two")
             top = net.layers[-1].neuron
+            if net.layers[-1].delay:
+                raise ValueError(
+                    f"through_readout knows a readout without delay, got delay={net.layers[-1].delay}; use delay=0 "
+                    "there, or Adjoint()"
+                )
             if not top.fire.analog:
                 raise ValueError("through_readout needs a readout on top, whose memory it knows; got a spiking layer")
             deep = [i for i, layer in enumerate(net.layers[1:-1], 1) if rule.spatial.down(i, layer.synapse) is not None]
@@ -193,7 +206,7 @@ class Eligibility(Forward):
             below, U, neuron = now.state.s, now.state.U, layer.neuron
             f = torch.ones_like(U) if neuron.fire.analog else rule.surrogate.slope(U - neuron.theta)
             raw = {"": below} | {
-                name: f[:, :, None] * q[:, None, :] if q.dim() else f * q
+                name: f[:, :, None] * q[:, None, :] if name.endswith("weight") else f * q
                 for name, q in _arrived(layer, arrived).items()
             }
             filters = {k: filter.step(past.filters.get(k) or filter.start(v), v) for k, v in raw.items()}
@@ -219,10 +232,11 @@ class Eligibility(Forward):
             value = rule.spatial.objective(lambda out, y: loss.at(out, y), states, target)
         errors = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
         gradients = {name: torch.zeros_like(p) for name, p in trainable(net).items()}
-        for i, (e, eligibility) in enumerate(zip(errors, eligibilities, strict=True)):
-            for name, epsilon in eligibility.items():
-                if (full := f"layers.{i}.{name}") in gradients:
-                    gradients[full] = torch.einsum("bi,bi...->i...", e, epsilon)
+        names = {id(p): name for name, p in trainable(net).items()}  # two layers may share a parameter
+        for layer, e, eligibility in zip(net.layers, errors, eligibilities, strict=True):
+            for part, epsilon in eligibility.items():
+                if (name := names.get(id(layer.get_parameter(part)))) is not None:
+                    gradients[name] += torch.einsum("bi,bi...->i...", e, epsilon)
         return Step(Carry(carried, filtered_target), value.detach(), gradients)
 
 
@@ -244,6 +258,8 @@ def advance(layer: Layer, past: Carried, x: Tensor) -> tuple[Carried, Presynapti
             p_own = alpha * t.p_own + own
             q_own = beta * t.q_own + p_own
         traces = Presynaptic(p, beta * t.q + p, p_one, beta * t.q_one + p_one, p_own, q_own)  # Eq. 15
+        if not _checks.finite(a):
+            raise ValueError("a current holds NaN or infinity: the weights have diverged; train slower")
         state = neuron.step(past.state, a)
         return Carried(state, waiting[1:], (*past.sent[1:], state.s), traces, past.filters), traces
 

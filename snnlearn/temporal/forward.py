@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from snnlearn import _checks
 from snnlearn.losses import OverTime
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.surrogate import Surrogate
@@ -61,9 +62,18 @@ class Forward:
                 )
 
     def steps(self, net: Network, x: Tensor, y: Tensor, loss: OverTime, rule: Rule) -> Iterator[tuple[Tensor, dict]]:
-        """Loss and gradients of each step of x (T, B, *features), weighted so that both sum up to the whole's."""
+        """Loss and gradients of each step of x (T, B, *features), weighted so that both sum up to the whole's.
+
+        Raises:
+            TypeError, ValueError: see `check`; x or y have other shapes, dtypes or devices, or hold NaN or infinity.
+        """
         self.check(net, loss, rule)
+        _checks.sequence("the input x", x)
+        first = next(net.parameters(), None)
+        if first is not None:
+            _checks.same_kind("the input x", x, "the network's weights", first)
         T, B = x.shape[:2]
+        loss.check(y, T, B)
         weight = loss.weight(T, B)
         carry = self.start(net, x[0], loss, rule)
         for n in range(T):

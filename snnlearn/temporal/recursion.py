@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from snnlearn.neurons import Neuron, State, Trace, before
 from snnlearn.resets import Update, no_reset, subtract, subtract_decayed, to_zero
 from snnlearn.surrogate import Surrogate
-from snnlearn.temporal.base import Reset
+from snnlearn.temporal.base import Reset, call
 
 if TYPE_CHECKING:  # a network lies floors above
     from snnlearn.network import Network
@@ -46,15 +46,19 @@ class Method:
     Attributes:
         reset: what the gradient sees of the reset.
         lean: whether ``credit`` looks at I and s through the reset's derivatives only, so that they need not be kept.
+        linked: whether the reset's derivatives are also the method's way from the first step to the state before it,
+            so that credit passes from one piece of a sequence to the one before.
     """
 
     reset: Reset = Reset.KEPT
     lean: bool = False
+    linked: bool = False
 
     def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State, *extra: Tensor) -> Credit:
         """The factors for the steps of ``trace``, which begins after ``state``; c[n] looks ahead to n+1.
 
-        ``extra`` is these steps of what `look` returned, if that was not None.
+        Not asked of a readout, which has no spikes: there every method is `exact`. ``extra`` is these steps of what
+        `look` returned, if that was not None.
         """
         raise NotImplementedError
 
@@ -79,11 +83,17 @@ class Method:
 
         Raises:
             TypeError: the neuron is no `Neuron`, such as an SRM, whose past is more than a state.
+            ValueError: credit would have to pass to an earlier piece, and the method does not say how.
         """
         if not isinstance(neuron, Neuron):
             raise TypeError(
                 f"{type(self).__name__} is a recursion for a Neuron, got {type(neuron).__name__}; use AdjointSRM for "
                 "an SRM, or Unrolled for any neuron"
+            )
+        if not self.linked and not neuron.fire.analog and state is not None and any(x.requires_grad for x in state):
+            raise ValueError(
+                f"{type(self).__name__} does not say how credit passes to an earlier piece of the sequence; give it "
+                "whole, or detach the state"
             )
         return run(self, neuron, surrogate, a, recurrent, lag, state, sent)
 
@@ -96,6 +106,15 @@ def differentiated(reset: Update, choice: Reset) -> Update:
 def after(x: Tensor) -> Tensor:
     """x[n+1] in place n, and 0 in the last."""
     return torch.cat([x[1:], torch.zeros_like(x[:1])])
+
+
+def exact(reset: Reset, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State) -> Credit:
+    """The derivative of the neuron, with as much of its reset as ``reset`` says: f and c of `Adjoint`."""
+    U = trace.U
+    f = torch.ones_like(U) if neuron.fire.analog else surrogate.slope(U - neuron.theta)
+    dU, ds, dI, *_ = neuron.pull(differentiated(neuron.reset, reset), trace, state, torch.ones_like(U))
+    c = after(dU) + after(ds) * f if reset is Reset.KEPT else after(dU)
+    return Credit(f, c, q=dI)
 
 
 class Kept(NamedTuple):
@@ -140,13 +159,17 @@ def reverse(
     lam = kap = torch.zeros_like(trace.U[0])
     kaps: list[Tensor] = [lam] * T
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    seen = method.look(neuron, trace)
+    seen = None if neuron.fire.analog else method.look(neuron, trace)
     for end in range(T, 0, -BLOCK):
         start = max(0, end - BLOCK)
         first = state if start == 0 else State(*(x[start - 1] for x in trace))
         # one step more than the block, since c looks ahead
         extra = () if seen is None else (seen[start : end + 1],)
-        f, c, p, q = method.credit(neuron, surrogate, Trace(*(x[start : end + 1] for x in trace)), first, *extra)
+        block = Trace(*(x[start : end + 1] for x in trace))
+        if neuron.fire.analog:
+            f, c, p, q = exact(method.reset, neuron, surrogate, block, first)
+        else:
+            f, c, p, q = method.credit(neuron, surrogate, block, first, *extra)
         for n in reversed(range(start, end)):
             k = n - start
             e = torch.zeros_like(lam) if e_s is None else e_s[n]
@@ -175,13 +198,13 @@ class _Layer(NamedTuple):
     neuron: Neuron
     surrogate: Surrogate
     recurrent: nn.Module | None
-    names: tuple[str, ...]
+    parameters: tuple[Tensor, ...]  # of recurrent
     lag: int
 
     def through(self, weights: Sequence[Tensor], s: Tensor) -> Tensor:
         """V s, with these weights."""
         assert self.recurrent is not None
-        return torch.func.functional_call(self.recurrent, dict(zip(self.names, weights, strict=True)), (s,))
+        return call(self.recurrent, self.parameters, weights, s)
 
     def at(self, constants: Sequence[Any]) -> Neuron:
         """The neuron with these constants."""
@@ -298,7 +321,7 @@ def run(
     state = neuron.start(a[0]) if state is None else state
     if sent is None:
         sent = (*(torch.zeros_like(state.s) for _ in range(lag - 1)), state.s)
-    names, weights = zip(*recurrent.named_parameters(), strict=True) if recurrent is not None else ((), ())
-    layer = _Layer(method, neuron, surrogate, recurrent, names, lag)
+    weights = () if recurrent is None else tuple(recurrent.parameters())
+    layer = _Layer(method, neuron, surrogate, recurrent, weights, lag)
     constants = neuron.alpha, neuron.beta, neuron.theta
     return Trace(*_Run.apply(a, *constants, *state, torch.stack(tuple(sent)), layer, *weights))

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from snnlearn.losses import OverTime
+from snnlearn import _checks
+from snnlearn.losses import OverTime, cross_entropy
+from snnlearn.neurons import Neuron
 from snnlearn.spatial import Transpose
-from snnlearn.temporal.base import Reset
+from snnlearn.temporal.base import Reset, call, check_reset
 from snnlearn.temporal.forward import Forward, Step, trainable, with_method
 from snnlearn.temporal.unrolled import Unrolled
 
@@ -35,6 +37,7 @@ class Influence(NamedTuple):
 
     h: Tensor  # all states of network and loss, (B, states)
     P: Tensor  # dh/dw, (B, states, parameters)
+    rest: list[Any]  # what the network has to remember of one sample, at rest
 
 
 class _Step(nn.Module):
@@ -61,12 +64,17 @@ class RTRL(Forward):
     largest: int = 400_000_000
 
     def __post_init__(self) -> None:
-        if not isinstance(self.reset, Reset):
-            raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
+        check_reset(self.reset)
+        _checks.whole("largest", self.largest, least=1)
 
     def check(self, net: Network, loss: object, rule: Rule) -> None:
         """See `Forward.check`; and errors may only go through the transposed weights."""
         super().check(net, loss, rule)
+        for i, layer in enumerate(net.layers):
+            if not isinstance(layer.neuron, Neuron):
+                raise ValueError(
+                    f"layer {i} is an {type(layer.neuron).__name__}, whose past is more than a state; use Unrolled()"
+                )
         if type(rule.spatial) is not Transpose:
             raise ValueError(
                 f"RTRL differentiates the network exactly and has no error to send elsewhere, got "
@@ -80,9 +88,11 @@ class RTRL(Forward):
             ValueError: P would have more than ``largest`` entries.
         """
         size = sum(p.numel() for p in trainable(net).values())
-        rest = tree_flatten(_rest(net, x, rule))[0]
-        memory = _memory(net, x[:1], loss, rule).numel()  # the loss's own, which is state like any other
-        h = torch.cat([*(leaf.flatten(1) for leaf in rest), x.new_zeros(len(x), memory)], 1)
+        rest = _rest(net, x[:1], rule)
+        states = sum(leaf.numel() for leaf in tree_flatten(rest)[0])
+        if loss.filter is not None:  # the loss's own memory, of outputs and of targets, is state like any other
+            states += 2 * sum(y.numel() for y in loss.filter.start(rest[-1].state.s))
+        h = x.new_zeros(len(x), states)
         entries = h.numel() * size
         if entries > self.largest:
             raise ValueError(
@@ -90,7 +100,7 @@ class RTRL(Forward):
                 f"more than largest = {self.largest:,}; use a smaller network or batch, or Adjoint(), which gives the "
                 "same gradient"
             )
-        return Influence(h, x.new_zeros(*h.shape, size))
+        return Influence(h, x.new_zeros(*h.shape, size), rest)
 
     def step(self, net: Network, carry: Influence, x: Tensor, target: Tensor, loss: OverTime, rule: Rule) -> Step:
         """See `Forward.step`."""
@@ -98,15 +108,16 @@ class RTRL(Forward):
         shapes = [p.shape for p in parameters.values()]
         sizes = [p.numel() for p in parameters.values()]
         theta = torch.cat([p.detach().flatten() for p in parameters.values()])
-        leaves, tree = tree_flatten(_rest(net, x[:1], rule))
+        leaves, tree = tree_flatten(carry.rest)
+        _check_target(target, (len(x), *carry.rest[-1].state.s.shape[1:]), loss)
         widths = [leaf.numel() for leaf in leaves]
         module, inner = _Step(net), with_method(rule, Unrolled(self.reset))
 
         def advance(theta: Tensor, h: Tensor, x_n: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
             """One sample: the states after the step, and behind them the step's loss."""
-            w = {f"net.{name}": v.view(s) for name, v, s in zip(parameters, theta.split(sizes), shapes, strict=True)}
+            w = [v.view(s) for v, s in zip(theta.split(sizes), shapes, strict=True)]
             before = [v.view(leaf.shape) for v, leaf in zip(h[: sum(widths)].split(widths), leaves, strict=True)]
-            states, past = functional_call(module, w, (x_n[None], inner, tree_unflatten(before, tree)))
+            states, past = call(module, list(parameters.values()), w, x_n[None], inner, tree_unflatten(before, tree))
             out, target_n = states[-1].s, target_n[None]
             after = [v.flatten() for v in tree_flatten(past)[0]]
             if loss.filter is not None:
@@ -118,13 +129,13 @@ class RTRL(Forward):
             z = torch.cat(after)
             return z, z
 
-        h, P = carry
+        h, P, _ = carry
         jacobian = vmap(jacrev(advance, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0, 0))
         (J_w, J), z = jacobian(theta, h, x, target)
         P = J @ P + J_w  # Eq. 12
         found = P[:, -1].sum(0)
         gradients = {name: g.view(s).clone() for name, g, s in zip(parameters, found.split(sizes), shapes, strict=True)}
-        return Step(Influence(z[:, :-1].clone(), P[:, :-1].clone()), z[:, -1].sum(), gradients)
+        return Step(Influence(z[:, :-1].clone(), P[:, :-1].clone(), carry.rest), z[:, -1].sum(), gradients)
 
 
 def _rest(net: Network, x: Tensor, rule: Rule) -> list[Any]:
@@ -134,9 +145,9 @@ def _rest(net: Network, x: Tensor, rule: Rule) -> list[Any]:
     return tree_unflatten([torch.zeros_like(v) for v in leaves], tree)
 
 
-def _memory(net: Network, x: Tensor, loss: OverTime, rule: Rule) -> Tensor:
-    """The memory of the loss's filter, of outputs and targets, at rest."""
-    if loss.filter is None:
-        return x.new_zeros(0)
-    out = _rest(net, x, rule)[-1].state.s
-    return torch.stack([torch.stack(loss.filter.start(out))] * 2)
+def _check_target(target: Tensor, shape: tuple[int, ...], loss: OverTime) -> None:
+    """What cannot be looked at, sample by sample, inside vmap."""
+    if loss.step is cross_entropy:
+        _checks.labels(target, shape[0], shape[1])
+    elif loss.filter is not None and target.shape != shape:
+        raise ValueError(f"targets of a step must have the outputs' shape {shape}, got {tuple(target.shape)}")

@@ -27,10 +27,9 @@ from torch import Tensor
 
 from snnlearn import _checks
 from snnlearn.filters import Exponentials, filtered
-from snnlearn.neurons import Neuron, State, Trace, before
+from snnlearn.neurons import Neuron, Rest, State, Trace, before
 from snnlearn.resets import to_zero
 from snnlearn.surrogate import Surrogate
-from snnlearn.temporal.adjoint import Adjoint
 from snnlearn.temporal.recursion import Credit, Method
 
 if TYPE_CHECKING:
@@ -114,18 +113,16 @@ class TSSLBP(Method):
         """See `Method.check`, and `run` for the errors."""
         for layer in net.layers:
             if isinstance(layer.neuron, Neuron) and not layer.neuron.fire.analog:
-                _refuse(layer.neuron)
+                self._refuse(layer.neuron)
 
     def look(self, neuron: Neuron, trace: Trace) -> Tensor | None:
         """The postsynaptic current of the neuron's own spikes, which only the fallback needs."""
-        if self.fallback is None or neuron.fire.analog:
+        if self.fallback is None:
             return None
         return filtered(Exponentials.postsynaptic(self._tau_s(neuron)), trace.s)
 
     def credit(self, neuron: Neuron, surrogate: Surrogate, trace: Trace, state: State, *extra: Tensor) -> Credit:
-        """f = s / u', and the carry c; p and q where the fallback takes over. A readout has no times: as `Adjoint`."""
-        if neuron.fire.analog:
-            return Adjoint().credit(neuron, surrogate, trace, state)
+        """f = s / u', and the carry c; p and q where the fallback takes over."""
         _, U, s = trace
         after_reset = before(U, state.U) * (1 - before(s, state.s))
         rise = torch.where(s > 0, U - after_reset, 1.0)  # a membrane that stands still is no 0/0 where nothing fires
@@ -159,26 +156,30 @@ class TSSLBP(Method):
                 with a fallback, the sequence goes on from an earlier piece.
         """
         if isinstance(neuron, Neuron) and not neuron.fire.analog:
-            _refuse(neuron)
-            if self.fallback is not None and state is not None and not _checks.holds((state.U == 0) & (state.s == 0)):
+            self._refuse(neuron)
+            if self.fallback is not None and state is not None and not isinstance(state, Rest):
                 raise ValueError(
                     "TSSL-BP's fallback looks at all spikes since rest, so a sequence cannot be given in pieces; "
                     "give it whole, or use fallback=None"
                 )
         return super().run(neuron, surrogate, a, recurrent, lag, state, sent)
 
-
-def _refuse(neuron: Neuron) -> None:
-    """Refuse neurons for which the formula runs and means nothing."""
-    if neuron.reset is not to_zero:
-        name = getattr(neuron.reset, "__name__", neuron.reset)
-        raise ValueError(
-            f"TSSL-BP's credit is derived for a neuron that is reset to zero, got {name}; use reset=to_zero, or the "
-            "method Adjoint()"
-        )
-    if any(isinstance(c, Tensor) for c in neuron.constants):
-        raise ValueError(
-            "TSSL-BP has no gradient of time constants and thresholds; give them as numbers, or use Adjoint()"
-        )
-    if getattr(neuron.fire, "most", 1) != 1:
-        raise ValueError("TSSL-BP knows one spike a step; use Threshold(most=1), or Adjoint()")
+    def _refuse(self, neuron: Neuron) -> None:
+        """Refuse neurons for which the formula runs and means nothing."""
+        if neuron.reset is not to_zero:
+            name = getattr(neuron.reset, "__name__", neuron.reset)
+            raise ValueError(
+                f"TSSL-BP's credit is derived for a neuron that is reset to zero, got {name}; use reset=to_zero, or "
+                "the method Adjoint()"
+            )
+        if any(isinstance(c, Tensor) for c in neuron.constants):
+            raise ValueError(
+                "TSSL-BP has no gradient of time constants and thresholds; give them as numbers, or use Adjoint()"
+            )
+        if getattr(neuron.fire, "most", 1) != 1:
+            raise ValueError("TSSL-BP knows one spike a step; use Threshold(most=1), or Adjoint()")
+        if self.fallback is not None and self.tau_s is None and neuron.alpha == 1:
+            raise ValueError(
+                "the fallback takes its time constant from the neuron's synapse, whose alpha = 1 never decays; give "
+                "tau_s"
+            )

@@ -15,7 +15,7 @@ from snnlearn import _checks
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.resets import Constant, Update, no_reset
 from snnlearn.surrogate import Surrogate, firing
-from snnlearn.temporal.base import Reset
+from snnlearn.temporal.base import Reset, check_reset
 
 
 def seen(reset: Update, choice: Reset) -> Update:
@@ -48,10 +48,16 @@ class Unrolled:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.reset, Reset):
-            raise TypeError(f"reset must be one of {', '.join(map(str, Reset))}, got {self.reset!r}")
+        check_reset(self.reset)
         if self.window is not None:
             _checks.whole("window", self.window, least=1)
+
+    def cut(self, x: Tensor, delay: int) -> Tensor:
+        """Inputs (delay + T, ...), the first ``delay`` waiting, without gradient where they cross a window's edge."""
+        if self.window is None:
+            return x
+        crossing = torch.arange(len(x), device=x.device) % self.window < delay
+        return torch.where(crossing.view(-1, *(1,) * (x.dim() - 1)), x.detach(), x)
 
     def run(
         self,
