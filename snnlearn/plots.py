@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ COLORS = {
     "reference": "#56B4E9",
     "muted": "#8C8C8C",
 }
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure in a notebook with a text alternative, and close it."""
+    from IPython.display import display
+    from matplotlib import pyplot as plt
+
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
 
 
 def label(ax: Axes, x: str, y: str, title: str = "") -> None:

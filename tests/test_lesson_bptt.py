@@ -1,14 +1,12 @@
 """Tutorial 03: the recursion against autograd and closed forms, the panels, the exercises."""
 
-import inspect
 import math
 
-import ipywidgets
-import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from panels import check_controls, check_exercise, check_extremes, check_show, check_slip
 
 from snnlearn import FastSigmoid, Neuron, Unrolled, recipes, tasks
 from snnlearn.datasets import Split
@@ -121,42 +119,14 @@ def panel(request):
     return lesson.wave_panel() if request.param == "wave" else lesson.reading_panel(request.getfixturevalue("rec"))
 
 
-def other_value(control):
-    if isinstance(control, ipywidgets.Dropdown | ipywidgets.ToggleButtons):
-        return control.options[1] if control.value == control.options[0] else control.options[0]
-    return control.min if control.value > control.min else control.min + 3 * control.step
-
-
+@pytest.mark.filterwarnings("error")
 def test_every_control_changes_the_picture_and_returning_restores_it(panel):
-    first = panel.png()
-    for name, control in panel._controls.items():
-        before, value = panel.values[name], other_value(control)
-        panel.set(**{name: value})
-        assert not panel.error
-        assert panel.png() != first, f"{name} = {value} changes nothing"
-        panel.set(**{name: before})
-        assert panel.png() == first, f"{name} does not come back"
-
-
-def extremes(control):
-    if hasattr(control, "options"):
-        return list(control.options)
-    return [control.min, control.max]
+    check_controls(panel)
 
 
 @pytest.mark.filterwarnings("error")
 def test_extremes_of_all_controls(panel):
-    start, generator = panel.values, np.random.default_rng(0)
-    corners = [{name: extremes(c)[i] for name, c in panel._controls.items()} for i in (0, -1)]
-    for _ in range(12):
-        corners.append({name: generator.choice(extremes(c)).item() for name, c in panel._controls.items()})
-    for corner in [*corners, start]:
-        panel.set(**corner)
-        assert not panel.error
-        assert "nan" not in repr(panel._repr_mimebundle_()[0]["text/plain"]).lower()
-        for ax in panel.axes:
-            for line in ax.lines:
-                assert np.isfinite(np.asarray(line.get_xydata(), float)).all()
+    check_extremes(panel)
 
 
 def test_play_shows_only_what_the_recursion_has_reached():
@@ -219,15 +189,7 @@ def test_unrolled_graph_names_every_local_derivative():
 
 
 def test_show_displays_with_a_text_alternative_and_closes(monkeypatch):
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda figure, metadata: shown.append((figure, metadata)))
-    figure = plt.figure()
-    lesson.show(figure, "a line that rises")
-    assert shown == [(figure, {"image/png": {"alt": "a line that rises"}})]
-    assert not plt.fignum_exists(figure.number)
+    check_show(lesson.show, monkeypatch)
 
 
 # The exercises.
@@ -242,14 +204,7 @@ EXERCISES = {
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 def test_exercise_knows_right_from_wrong(exercise):
-    def stub(*arguments):
-        raise NotImplementedError
-
-    assert exercise.verify(exercise.solution) == (True, "correct")
-    assert exercise.verify(stub) == (None, "not attempted yet")
-    assert exercise.verify(lambda *arguments: 1.01 * exercise.solution(*arguments))[0] is False
-    assert len(exercise.hints) == 3
-    assert inspect.getsource(exercise.solution).startswith("def ")
+    check_exercise(exercise)
 
 
 def one_hot(out, y):
@@ -293,9 +248,7 @@ SLIPS = {
 
 @pytest.mark.parametrize(("name", "slip"), [(name, slip) for name, slips in SLIPS.items() for slip in slips])
 def test_exercise_names_the_slip(name, slip):
-    passed, message = EXERCISES[name].verify(SLIPS[name][slip])
-    assert passed is False
-    assert slip in message
+    check_slip(EXERCISES[name], SLIPS[name][slip], slip)
 
 
 def test_references_against_autograd():

@@ -1,9 +1,9 @@
 import math
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from panels import check_controls, check_exercise, check_extremes, check_slip
 
 import snnlearn as snn
 from snnlearn.lessons import one_neuron as lesson
@@ -171,38 +171,14 @@ def panel(request):
     return PANELS[request.param]()
 
 
-def _values(control):
-    """Some value other than the present one, and all extremes."""
-    if hasattr(control, "options"):
-        return list(control.options)
-    return [control.min, control.max]
-
-
+@pytest.mark.filterwarnings("error")
 def test_every_control_moves_the_picture_and_back(panel):
-    before, start = panel.png(), panel.values
-    for name, control in panel._controls.items():
-        for value in _values(control):
-            if value == start[name] or (name == "time" and value == control.max):
-                continue
-            panel.set(**{name: value})
-            assert not panel.error
-            assert panel.png() != before, f"{name} = {value} changes nothing"
-        panel.set(**{name: start[name]})
-        assert panel.png() == before, f"{name} does not come back"
+    check_controls(panel)
 
 
+@pytest.mark.filterwarnings("error")
 def test_extremes_of_all_controls_are_drawn(panel):
-    rng = np.random.default_rng(0)
-    controls = panel._controls
-    corners = [{n: _values(c)[0] for n, c in controls.items()}, {n: _values(c)[-1] for n, c in controls.items()}]
-    corners += [{n: _values(c)[rng.integers(len(_values(c)))] for n, c in controls.items()} for _ in range(12)]
-    for corner in corners:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            panel.set(**corner)
-        assert not panel.error, (corner, panel.error)
-        for line in (line for ax in panel.axes for line in ax.lines):
-            assert np.isfinite(np.asarray(line.get_xydata(), float)).all(), corner
+    check_extremes(panel)
 
 
 def test_the_cursor_divides_past_and_future():
@@ -248,19 +224,7 @@ EXERCISES = {
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_reference_passes_stub_waits_and_one_percent_fails(name):
-    exercise = EXERCISES[name]
-
-    def stub(*arguments):
-        raise NotImplementedError
-
-    def off(*arguments):
-        answer = exercise.solution(*arguments)
-        return tuple(1.01 * part for part in answer) if isinstance(answer, tuple) else 1.01 * answer
-
-    assert exercise.verify(exercise.solution) == (True, "correct")
-    assert exercise.verify(stub) == (None, "not attempted yet")
-    assert exercise.verify(off)[0] is False
-    assert len(exercise.hints) >= 2
+    check_exercise(EXERCISES[name], hints=(2, 3))
 
 
 def _next(U, I, S, x, W, alpha, beta, theta):
@@ -293,9 +257,7 @@ SLIPS = [
 
 @pytest.mark.parametrize(("name", "wrong", "says"), SLIPS)
 def test_slips_are_named(name, wrong, says):
-    passed, message = EXERCISES[name].verify(wrong)
-    assert passed is False
-    assert says in message
+    check_slip(EXERCISES[name], wrong, says)
 
 
 def test_references_agree_with_the_simulations():

@@ -12,9 +12,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
 from snnlearn.lessons import bptt_numbers as numbers
@@ -23,31 +21,11 @@ from snnlearn.lessons.bptt_numbers import mean_exercise as mean_exercise
 from snnlearn.lessons.bptt_numbers import record as record
 from snnlearn.lessons.bptt_numbers import step_exercise as step_exercise
 from snnlearn.lessons.bptt_numbers import weight_exercise as weight_exercise
+from snnlearn.lessons.common import heading, slider
 from snnlearn.plots import COLORS, label, raster, threshold_line, update_raster
+from snnlearn.plots import show as show
 from snnlearn.temporal import Reset
 from snnlearn.widgets import Artists, LivePanel, coarse_limits
-
-
-def _slider(name: str, value: float, low: float, high: float, step: float, form: str) -> ipywidgets.FloatSlider:
-    return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=name, readout_format=form, continuous_update=True
-    )
-
-
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure with a text alternative, and close it."""
-    from IPython.display import display
-    from matplotlib import pyplot as plt
-
-    display(figure, metadata={"image/png": {"alt": alt}})
-    plt.close(figure)
-
-
-def _heading(ax: Axes) -> Text:
-    """A text where the title would be. matplotlib measures all of an axes to place a title, which is slow."""
-    ax.set_title(" ", fontsize="medium")  # keeps the room
-    return ax.text(0, 1.02, "", transform=ax.transAxes, va="bottom", clip_on=False)
-
 
 # The unrolled graph of the case by hand.
 
@@ -165,7 +143,7 @@ def _new_wave(axes: Sequence[Axes]) -> dict[str, Any]:
         "lam": lam.plot([], color=COLORS["membrane"], linewidth=1.8)[0],
         "kap": kap.plot([], color=COLORS["current"], linewidth=1.8)[0],
         "dw": kap.plot([], **dots)[0],
-        "headings": [_heading(top), _heading(lam)],
+        "headings": [heading(top), heading(lam)],
         "cursor": [ax.axvline(0, color=COLORS["muted"], linewidth=1) for ax in axes],
     }
     for ax in axes:
@@ -249,10 +227,10 @@ def describe_wave(*, seen: str, back: int, **settings: Any) -> str:
 def wave_panel() -> LivePanel:
     """Panel A."""
     controls = {
-        "w": _slider("input weight w", 0.14, 0, 0.4, 0.01, ".2f"),
-        "width": _slider("surrogate width", 0.1, 0.02, 1, 0.02, ".2f"),
-        "tau_mem": _slider("τ_mem (ms)", 20, 2, 60, 1, ".0f"),
-        "tau_syn": _slider("τ_syn (ms)", 5, 1, 30, 1, ".0f"),
+        "w": slider("input weight w", 0.14, 0, 0.4, 0.01, ".2f"),
+        "width": slider("surrogate width", 0.1, 0.02, 1, 0.02, ".2f"),
+        "tau_mem": slider("τ_mem (ms)", 20, 2, 60, 1, ".0f"),
+        "tau_syn": slider("τ_syn (ms)", 5, 1, 30, 1, ".0f"),
         "pulse": ipywidgets.IntSlider(80, min=0, max=numbers.STEPS - 1, description="error at (ms)"),
         "update": ipywidgets.Dropdown(options=list(numbers.UPDATES), description="reset"),
         "seen": ipywidgets.ToggleButtons(options=list(SEEN), description="in the gradient it is"),
@@ -283,7 +261,7 @@ def _new_reading(axes: Sequence[Axes], rec: numbers.Record) -> dict[str, Any]:
     readouts.set(xlim=(0, rec.out.shape[1] - 1), ylim=(low - 0.05 * (high - low), high + 0.3 * (high - low)))
     artists: dict[str, Any] = {
         "pixels": draw_pixels(picture, rec.pixels[0]),
-        "headings": [_heading(ax) for ax in axes],
+        "headings": [heading(ax) for ax in axes],
         "inputs": raster(inputs, rec.inputs[0], linewidths=3),
         "hidden": raster(hidden, rec.hidden[0], linewidths=3),
         "others": [readouts.plot([], color=COLORS["muted"], linewidth=0.8)[0] for _ in range(rec.out.shape[2])],
@@ -321,8 +299,8 @@ def draw_reading(axes: Sequence[Axes], artists: Artists | None, *, rec: numbers.
         f"{rec.hidden[image].sum()} hidden spikes",
         f"answer: {answer} ({'right' if answer == right else 'wrong'})",
     )
-    for heading, text in zip(made["headings"], texts, strict=True):
-        heading.set_text(text)
+    for head, text in zip(made["headings"], texts, strict=True):
+        head.set_text(text)
     return made
 
 

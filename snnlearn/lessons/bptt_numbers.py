@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from snnlearn.datasets import Split
-from snnlearn.lessons.exercise import Exercise
+from snnlearn.lessons.exercise import Exercise, first_of, normal
 from snnlearn.network import Network
 from snnlearn.resets import Update, subtract, to_zero
 from snnlearn.rule import Rule
@@ -185,19 +185,6 @@ def strongest_other(scores: np.ndarray, label: int) -> int:
 # Exercises: the references, and the slips that a wrong answer is compared with.
 
 
-def _like(got: Tensor, other: Tensor) -> bool:
-    return torch.allclose(got, other.double(), rtol=1e-6, atol=1e-12)
-
-
-def _first_of(got: Tensor, wanted: Tensor, slips: dict[str, Tensor]) -> str | None:
-    """The sentence of the first slip that gives what we got and is not right by accident."""
-    return next((s for s, value in slips.items() if _like(got, value) and not _like(wanted, value)), None)
-
-
-def _numbers(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def reverse_step(f: Tensor, e: Tensor, lam_next: Tensor, beta: float, theta: float) -> Tensor:
     """lam[n] of a neuron that subtracts theta when it spikes."""
     return f * e + (beta - theta * f) * lam_next
@@ -213,7 +200,7 @@ def _explain_step(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> st
         "The spike depends on U[n] through the slope: e[n] has to be multiplied by f[n]": e
         + (beta - theta * f) * lam_next,
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 step_exercise = Exercise(
@@ -221,7 +208,7 @@ step_exercise = Exercise(
     reverse_step,
     [
         (torch.tensor(0.6).double(), torch.tensor(1.0).double(), torch.tensor(-0.5).double(), 0.9, 1.0),
-        (_numbers(4, 3, seed=0).abs(), _numbers(4, 3, seed=1), _numbers(4, 3, seed=2), 0.95, 1.3),
+        (normal(4, 3, seed=0).abs(), normal(4, 3, seed=1), normal(4, 3, seed=2), 0.95, 1.3),
     ],
     [
         "U[n] reaches the loss by two ways: through its own spike s[n], and through the next membrane U[n+1].",
@@ -249,13 +236,13 @@ def _explain_weight(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> 
             kap.sum((0, 1)).outer(x.sum((0, 1)))
         ),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 weight_exercise = Exercise(
     "the gradient of the weights",
     weight_gradient,
-    [(_numbers(5, 3, 2, seed=3), _numbers(5, 3, 4, seed=4)), (_numbers(1, 1, 3, seed=5), _numbers(1, 1, 2, seed=6))],
+    [(normal(5, 3, 2, seed=3), normal(5, 3, 4, seed=4)), (normal(1, 1, 3, seed=5), normal(1, 1, 2, seed=6))],
     [
         "The same W is used at every step and by every sample: each use adds its share.",
         "One step of one sample gives the outer product of kap[n, b] and x[n, b].",
@@ -281,7 +268,7 @@ def _explain_carry(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> s
         "The way through s[n] carries beta too": beta * (1 - s) - U * f,
         "The way through s[n] carries U[n]: that much is lost when it spikes": beta * (1 - s) - beta * f,
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 _U = torch.tensor([0.4, 0.95, 1.2, 1.0, -0.3], dtype=torch.float64)
@@ -319,15 +306,15 @@ def _explain_mean(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> st
         "The softmax is taken of the mean, not of every step": (torch.softmax(out, 2) - label) / (B * T),
         "The label is missing: subtract 1 from the probability of the right class": (wanted + label / (B * T)),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 mean_exercise = Exercise(
     "the error at a readout that is averaged over time",
     mean_error,
     [
-        (_numbers(6, 2, 3, seed=7), torch.tensor([2, 0])),
-        (_numbers(4, 5, 10, seed=8), torch.tensor([1, 9, 0, 3, 3])),
+        (normal(6, 2, 3, seed=7), torch.tensor([2, 0])),
+        (normal(4, 5, 10, seed=8), torch.tensor([1, 9, 0, 3, 3])),
     ],
     [
         "The derivative of the cross-entropy by the scores is: probabilities minus the one-hot label.",

@@ -100,3 +100,17 @@ def _first_difference(got: Tensor, wanted: Tensor, wrong: Tensor) -> str:
     index = tuple(wrong.nonzero()[0].tolist())
     place = index[0] if len(index) == 1 else index
     return f"first difference at [{place}]: got {got[index].item():.6g}, wanted {wanted[index].item():.6g}"
+
+
+def first_of(got: Tensor, wanted: Tensor, slips: dict[str, Tensor]) -> str | None:
+    """The sentence of the first slip that gives what we got and is not right by accident."""
+
+    def like(a: Tensor, b: Tensor) -> bool:
+        return a.shape == b.shape and torch.allclose(a, b.double(), rtol=1e-6, atol=1e-12)
+
+    return next((text for text, value in slips.items() if like(got, value) and not like(wanted, value)), None)
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    """Normal numbers, in double precision, for the arguments of a check."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -15,34 +15,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
 from snnlearn.lessons import exodus_numbers as numbers
-from snnlearn.lessons.bptt import show as show
+from snnlearn.lessons.common import heading, slider
 from snnlearn.lessons.exodus_exercises import code_exercise as code_exercise
 from snnlearn.lessons.exodus_exercises import recursion_exercise as recursion_exercise
 from snnlearn.lessons.exodus_exercises import theorem_exercise as theorem_exercise
 from snnlearn.lessons.exodus_exercises import to_zero_exercise as to_zero_exercise
 from snnlearn.plots import COLORS, label, threshold_line
+from snnlearn.plots import show as show
 from snnlearn.temporal import Reset
 from snnlearn.widgets import Artists, LivePanel, coarse_limits
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [COLORS["threshold"], "white", COLORS["membrane"]])
 
 
-def _slider(name: str, value: float, low: float, high: float, step: float, form: str) -> ipywidgets.FloatSlider:
-    return ipywidgets.FloatSlider(value, min=low, max=high, step=step, description=name, readout_format=form)
-
-
 def _log_slider(name: str, value: float, low: float, high: float) -> ipywidgets.FloatLogSlider:
     return ipywidgets.FloatLogSlider(value, min=low, max=high, step=0.05, description=name, readout_format=".2f")
-
-
-def _heading(ax: Axes) -> Text:
-    """A text where the title would be. matplotlib measures all of an axes to place a title, which is slow."""
-    ax.set_title(" ", fontsize="medium")  # keeps the room
-    return ax.text(0, 1.02, "", transform=ax.transAxes, va="bottom", clip_on=False)
 
 
 def coarse_size(values: ArrayLike) -> float:
@@ -142,7 +132,7 @@ def _new_theorem(axes: Sequence[Axes]) -> dict[str, Any]:
         "point": curve.plot([], "o", color=COLORS["spike"])[0],
         "sums": series.plot([], "o-", color=COLORS["threshold"], label="chain rule, round by round")[0],
         "exact": series.axhline(0, color=COLORS["spike"], label="the theorem"),
-        "headings": [_heading(curve), _heading(series)],
+        "headings": [heading(curve), heading(series)],
     }
     for ax in axes:
         ax.legend(loc="upper right", framealpha=1, edgecolor="none", fontsize="small")
@@ -195,8 +185,8 @@ def describe_theorem(*, v: float, s: float) -> str:
 def theorem_panel() -> LivePanel:
     """Panel A."""
     controls = {
-        "v": _slider("feedback v", 2.0, -8, 12, 0.25, ".2f"),
-        "s": _slider("point on the curve, s", 0.5, 0.02, 0.98, 0.02, ".2f"),
+        "v": slider("feedback v", 2.0, -8, 12, 0.25, ".2f"),
+        "s": slider("point on the curve, s", 0.5, 0.02, 0.98, 0.02, ".2f"),
     }
     return LivePanel(draw_theorem, controls, columns=2, figsize=(9.5, 3.8), alt=describe_theorem, play="v")
 
@@ -224,7 +214,7 @@ def _new_dial(axes: Sequence[Axes]) -> dict[str, Any]:
         "image": image.imshow(np.zeros((2, 2)), cmap=SIGNED, interpolation="nearest", aspect="auto"),
         "f": factors.plot([], color=COLORS["surrogate"], label="slope f")[0],
         "c": factors.plot([], color=COLORS["membrane"], label="carry c (grey band: it cannot grow)")[0],
-        "headings": [_heading(ax) for ax in axes],
+        "headings": [heading(ax) for ax in axes],
     }
     for name, (role, style) in _LINES.items():
         made[name] = gradient.plot([], style, color=COLORS[role], label=name)[0]
@@ -272,8 +262,8 @@ def draw_dial(axes: Sequence[Axes], artists: Artists | None, *, seen: str, steps
         f"c between {found.c.min():.2f} and {found.c.max():.2f}",
         f"sum: {sums}",
     )
-    for heading, text in zip(made["headings"], texts, strict=True):
-        heading.set_text(text)
+    for head, text in zip(made["headings"], texts, strict=True):
+        head.set_text(text)
     return made
 
 

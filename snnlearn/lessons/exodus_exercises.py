@@ -7,16 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnlearn.lessons.exercise import Exercise
-
-
-def _first_of(got: Tensor, wanted: Tensor, slips: dict[str, Tensor]) -> str | None:
-    """The sentence of the first slip that gives what we got and is not right by accident."""
-
-    def like(other: Tensor) -> bool:
-        return got.shape == other.shape and torch.allclose(got, other.double(), rtol=1e-6, atol=1e-12)
-
-    return next((s for s, value in slips.items() if like(value) and not torch.allclose(value, wanted)), None)
+from snnlearn.lessons.exercise import Exercise, first_of, normal
 
 
 def loop_derivative(s: Tensor, v: float) -> Tensor:
@@ -36,7 +27,7 @@ def _explain_loop(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> st
         "The minus sign of the theorem meets that of phi_z = -f": -wanted,
         "Above the line is -phi_z = f, not 1": 1 / (1 + v * f),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 theorem_exercise = Exercise(
@@ -82,17 +73,13 @@ def _explain_exodus(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> 
         "Credit runs backward: begin at the last step": _pass(e.flip(0), f.flip(0), c.flip(0)).flip(0),
         "Only the step's own error is there; what comes from d[n+1] is missing": f * e,
     }
-    return _first_of(got, wanted, slips)
-
-
-def _numbers(count: int, seed: int) -> Tensor:
-    return torch.randn(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return first_of(got, wanted, slips)
 
 
 recursion_exercise = Exercise(
     "Eq. 19 in one pass",
     exodus,
-    [(_numbers(9, 0), _numbers(9, 1).abs(), 0.9, 1.3), (_numbers(5, 2), _numbers(5, 3).abs(), 1.0, 1.0)],
+    [(normal(9, seed=0), normal(9, seed=1).abs(), 0.9, 1.3), (normal(5, seed=2), normal(5, seed=3).abs(), 1.0, 1.0)],
     [
         "Take the term k = n out of the sum of Eq. 19. What is left begins at k = n+1.",
         "In each of those terms zeta_n[k] = (beta - theta * f[n]) * zeta_(n+1)[k]: the factor comes before the sum.",
@@ -135,7 +122,7 @@ def _explain_three(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> s
         "absent": (got[2], absent, {"as if there were no reset at all: not even the factor (1 - s)": detached}),
     }
     for name, (mine, right, slips) in named.items():
-        sentence = _first_of(mine, right, slips)
+        sentence = first_of(mine, right, slips)
         if sentence:
             return f"{name}: {sentence}"
     return None
@@ -169,7 +156,7 @@ def _explain_code(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> st
         "theta is missing: the spike takes theta away, not 1": beta * (1 - f),
         "The sign: a spike lowers the membrane": beta * (1 + theta * f),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 code_exercise = Exercise(

@@ -17,10 +17,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from snnlearn.lessons import forwards_numbers as numbers
+from snnlearn.lessons.common import heading, slider
 from snnlearn.lessons.forwards_cost import draw_leftover as draw_leftover
-from snnlearn.lessons.forwards_cost import heading, slider
 from snnlearn.lessons.forwards_cost import meter_panel as meter_panel
-from snnlearn.lessons.forwards_cost import show as show
 from snnlearn.lessons.forwards_cost import window_panel as window_panel
 from snnlearn.lessons.forwards_exercises import break_even_exercise as break_even_exercise
 from snnlearn.lessons.forwards_exercises import influence_exercise as influence_exercise
@@ -38,6 +37,7 @@ from snnlearn.lessons.forwards_numbers import train_late as train_late
 from snnlearn.lessons.forwards_numbers import truncation as truncation
 from snnlearn.lessons.forwards_numbers import work as work
 from snnlearn.plots import COLORS, label, raster, threshold_line, update_raster
+from snnlearn.plots import show as show
 from snnlearn.temporal import Reset
 from snnlearn.widgets import Artists, LivePanel, coarse_limits
 

@@ -11,36 +11,14 @@ from typing import Any
 import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.text import Text
 
 from snnlearn.lessons import forwards_numbers as numbers
+from snnlearn.lessons.common import heading
 from snnlearn.lessons.forwards_numbers import METHODS, kept
 from snnlearn.plots import COLORS, label
 from snnlearn.widgets import Artists, LivePanel
 
 LOOKS = dict(zip(METHODS, (("membrane", "-", "o"), ("threshold", "--", "s"), ("current", ":", "^")), strict=True))
-
-
-def slider(name: str, value: float, low: float, high: float, step: float, form: str) -> ipywidgets.FloatSlider:
-    """A slider of numbers that answers while it is dragged."""
-    return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=name, readout_format=form, continuous_update=True
-    )
-
-
-def show(figure: Any, alt: str) -> None:
-    """Display a figure with a text alternative, and close it."""
-    from IPython.display import display
-    from matplotlib import pyplot as plt
-
-    display(figure, metadata={"image/png": {"alt": alt}})
-    plt.close(figure)
-
-
-def heading(ax: Axes) -> Text:
-    """A text where the title would be. matplotlib measures all of an axes to place a title, which is slow."""
-    ax.set_title(" ", fontsize="medium")  # keeps the room
-    return ax.text(0, 1.02, "", transform=ax.transAxes, va="bottom", clip_on=False)
 
 
 # Panel C: the memory meter.

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 
 from snnlearn.lessons import one_neuron_theory as theory
+from snnlearn.lessons.common import slider
 from snnlearn.lessons.one_neuron_theory import peak_exercise as peak_exercise
 from snnlearn.lessons.one_neuron_theory import rheobase_exercise as rheobase_exercise
 from snnlearn.lessons.one_neuron_theory import spacing_exercise as spacing_exercise
@@ -27,12 +28,6 @@ from snnlearn.resets import Update, subtract, subtract_decayed, to_zero
 from snnlearn.widgets import Artists, LivePanel, coarse_limits
 
 DECAYS: dict[str, Decay] = {"exponential": exp_decay, "Euler": euler_decay}
-
-
-def _slider(name: str, value: float, low: float, high: float, step: float, form: str) -> ipywidgets.FloatSlider:
-    return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=name, readout_format=form, continuous_update=True
-    )
 
 
 # Panel A: four inputs and one neuron over time, as in the paper's Fig. 1.
@@ -123,10 +118,10 @@ def describe_dynamics(**values: Any) -> str:
 def dynamics_panel() -> LivePanel:
     """Panel A."""
     controls = {
-        "tau_mem": _slider("τ_mem (ms)", 20, 2, 60, 1, ".0f"),
-        "tau_syn": _slider("τ_syn (ms)", 5, 1, 30, 1, ".0f"),
-        "weight": _slider("weight W", 0.1, 0, 0.4, 0.01, ".2f"),
-        "theta": _slider("threshold θ", 1, 0.3, 2, 0.05, ".2f"),
+        "tau_mem": slider("τ_mem (ms)", 20, 2, 60, 1, ".0f"),
+        "tau_syn": slider("τ_syn (ms)", 5, 1, 30, 1, ".0f"),
+        "weight": slider("weight W", 0.1, 0, 0.4, 0.01, ".2f"),
+        "theta": slider("threshold θ", 1, 0.3, 2, 0.05, ".2f"),
         "reset": ipywidgets.Dropdown(options=list(theory.RESETS), description="reset"),
         "decay": ipywidgets.ToggleButtons(options=list(DECAYS), description="decay"),
         "time": ipywidgets.IntSlider(800, min=0, max=800, step=8, description="time (ms)"),
@@ -239,10 +234,10 @@ def describe_rates(**values: Any) -> str:
 def rate_panel() -> LivePanel:
     """Panel B."""
     controls = {
-        "tau_mem": _slider("τ_mem (ms)", 20, 5, 50, 1, ".0f"),
-        "theta": _slider("threshold θ", 1, 0.5, 2, 0.05, ".2f"),
-        "dt": _slider("dt (ms)", 1, 0.5, 10, 0.5, ".1f"),
-        "current": _slider("current I", 2, 0, 4, 0.05, ".2f"),
+        "tau_mem": slider("τ_mem (ms)", 20, 5, 50, 1, ".0f"),
+        "theta": slider("threshold θ", 1, 0.5, 2, 0.05, ".2f"),
+        "dt": slider("dt (ms)", 1, 0.5, 10, 0.5, ".1f"),
+        "current": slider("current I", 2, 0, 4, 0.05, ".2f"),
         "reset": ipywidgets.ToggleButtons(options=list(RATE_RESETS), description="reset"),
     }
     return LivePanel(draw_rates, controls, columns=2, figsize=(9, 3.6), alt=describe_rates)

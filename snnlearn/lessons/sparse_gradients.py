@@ -15,15 +15,15 @@ import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from snnlearn.lessons import sparse_gradients_numbers as numbers
-from snnlearn.lessons.bptt import show as show
+from snnlearn.lessons.common import heading
 from snnlearn.lessons.sparse_gradients_exercises import activity_exercise as activity_exercise
 from snnlearn.lessons.sparse_gradients_exercises import band_exercise as band_exercise
 from snnlearn.lessons.sparse_gradients_exercises import survivors_exercise as survivors_exercise
 from snnlearn.plots import COLORS, label
+from snnlearn.plots import show as show
 from snnlearn.widgets import Artists, LivePanel
 
 MASK = ListedColormap(["#EFEFEF", COLORS["surrogate"]])
@@ -36,12 +36,6 @@ def _band_slider(value: float) -> ipywidgets.FloatLogSlider:
     return ipywidgets.FloatLogSlider(
         value, min=LOW, max=HIGH, step=0.02, description="band B_th (membrane units)", readout_format=".3f"
     )
-
-
-def _heading(ax: Axes) -> Text:
-    """A text where the title would be. matplotlib measures all of an axes to place a title, which is slow."""
-    ax.set_title(" ", fontsize="medium")  # keeps the room
-    return ax.text(0, 1.02, "", transform=ax.transAxes, va="bottom", clip_on=False)
 
 
 # Still pictures.
@@ -104,7 +98,7 @@ _CURVES = {
 
 def _new_dial(axes: Sequence[Axes]) -> dict[str, Any]:
     lower, upper, scatter, curves = axes
-    made: dict[str, Any] = {"headings": [_heading(ax) for ax in axes], "masks": [], "spikes": []}
+    made: dict[str, Any] = {"headings": [heading(ax) for ax in axes], "masks": [], "spikes": []}
     for ax in (lower, upper):
         blank = np.zeros((numbers.HIDDEN, numbers.STEPS))
         options: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "origin": "lower"}
@@ -221,7 +215,7 @@ def _new_price(axes: Sequence[Axes]) -> dict[str, Any]:
     made["here"] = image.plot([], [], "o", markersize=9, markerfacecolor=COLORS["threshold"], markeredgecolor="white")[
         0
     ]
-    made["headings"] = [_heading(ax) for ax in axes]
+    made["headings"] = [heading(ax) for ax in axes]
     return made
 
 
@@ -251,8 +245,8 @@ def draw_price(axes: Sequence[Axes], artists: Artists | None, *, within: float, 
         f"upper layer: {float(numbers.credit_within(within, steepness)):.0%} of the credit",
         f"lower layer: cosine {like.cosine[0]:.3f}",
     )
-    for heading, text in zip(made["headings"], texts, strict=True):
-        heading.set_text(text)
+    for head, text in zip(made["headings"], texts, strict=True):
+        head.set_text(text)
     return made
 
 

@@ -7,16 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnlearn.lessons.exercise import Exercise
-
-
-def _first_of(got: Tensor, wanted: Tensor, slips: dict[str, Tensor]) -> str | None:
-    """The sentence of the first slip that gives what we got and is not right by accident."""
-
-    def like(other: Tensor) -> bool:
-        return got.shape == other.shape and torch.allclose(got, other.double(), rtol=1e-6, atol=1e-12)
-
-    return next((s for s, v in slips.items() if like(v) and not torch.allclose(v.double(), wanted)), None)
+from snnlearn.lessons.exercise import Exercise, first_of
 
 
 def percent_active(V: Tensor, theta: float, B_th: float) -> Tensor:
@@ -45,7 +36,7 @@ def _explain_activity(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -
         "Divide by all of B T N, not by N alone": wanted * size / V.shape[-1],
         "Divide by all of B T N; the batch is missing": wanted * V.shape[1],
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 def _rand(*shape: int, seed: int) -> Tensor:
@@ -88,7 +79,7 @@ def _explain_survivors(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) 
         "Only the neurons are looked at; an input that never fired changes nothing": (on.sum(0) > 0).expand_as(wanted),
         "The shape is (inputs, neurons), and the answer the other way round: True where it survives": ~wanted.bool(),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 survivors_exercise = Exercise(
@@ -137,7 +128,7 @@ def _explain_band(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> st
             lambda m: 1 - (tr.T @ m - dense).norm() / dense.norm()
         ),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 def _band_case(seed: int, target: float) -> tuple[Any, ...]:

@@ -14,41 +14,15 @@ from typing import Any
 import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from snnlearn.lessons import spike_times_numbers as numbers
+from snnlearn.lessons.common import heading, keys, slider
 from snnlearn.lessons.spike_times_exercises import jump_exercise as jump_exercise
 from snnlearn.lessons.spike_times_exercises import set_exercise as set_exercise
 from snnlearn.lessons.spike_times_exercises import time_exercise as time_exercise
 from snnlearn.plots import COLORS, label, threshold_line
+from snnlearn.plots import show as show
 from snnlearn.widgets import Artists, LivePanel, coarse_limits
-
-
-def slider(name: str, value: float, low: float, high: float, step: float, form: str) -> ipywidgets.FloatSlider:
-    """A slider of numbers."""
-    return ipywidgets.FloatSlider(value, min=low, max=high, step=step, description=name, readout_format=form)
-
-
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure with a text alternative, and close it."""
-    from IPython.display import display
-    from matplotlib import pyplot as plt
-
-    display(figure, metadata={"image/png": {"alt": alt}})
-    plt.close(figure)
-
-
-def heading(ax: Axes) -> Text:
-    """A text where the title would be. matplotlib measures all of an axes to place a title, which is slow."""
-    ax.set_title(" ", fontsize="medium")  # keeps the room
-    return ax.text(0, 1.02, "", transform=ax.transAxes, va="bottom", clip_on=False)
-
-
-def keys(ax: Axes, *entries: tuple[float, str, str], y: float = 0.92) -> None:
-    """A line of coloured words, (x, text, role) each: drawn much faster than a legend."""
-    for x, text, role in entries:
-        ax.text(x, y, text, transform=ax.transAxes, color=COLORS[role], fontsize="small", va="center")
 
 
 def ladder(size: float, scales: Sequence[float]) -> float:

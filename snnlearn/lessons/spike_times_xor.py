@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from snnlearn.lessons import spike_times_numbers as numbers
 from snnlearn.lessons import spike_times_training as training
-from snnlearn.lessons.spike_times import heading, keys
+from snnlearn.lessons.common import heading, keys
 from snnlearn.lessons.spike_times_training import LABELS as LABELS
 from snnlearn.lessons.spike_times_training import PATTERNS as PATTERNS
 from snnlearn.lessons.spike_times_training import History

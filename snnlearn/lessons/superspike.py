@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from snnlearn.lessons import superspike_numbers as numbers
-from snnlearn.lessons.superspike_drawing import SMALL, heading, key, set_ticks, slider, ticks, whole
-from snnlearn.lessons.superspike_drawing import show as show
+from snnlearn.lessons.common import heading, slider
+from snnlearn.lessons.superspike_drawing import SMALL, key, set_ticks, ticks, whole
 from snnlearn.lessons.superspike_exercises import eligibility_exercise as eligibility_exercise
 from snnlearn.lessons.superspike_exercises import rmaxprop_exercise as rmaxprop_exercise
 from snnlearn.lessons.superspike_exercises import trace_exercise as trace_exercise
@@ -34,6 +34,7 @@ from snnlearn.lessons.superspike_training import frozen_noise as frozen_noise
 from snnlearn.lessons.superspike_training import weights as weights
 from snnlearn.lessons.superspike_training import written as written
 from snnlearn.plots import COLORS, label, threshold_line
+from snnlearn.plots import show as show
 from snnlearn.widgets import Artists, LivePanel, coarse_limits
 
 # Panel A: how far apart are two spike trains?

@@ -7,20 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnlearn.lessons.exercise import Exercise
-
-
-def _like(got: Tensor, other: Tensor) -> bool:
-    return got.shape == other.shape and torch.allclose(got, other.double(), rtol=1e-6, atol=1e-12)
-
-
-def _first_of(got: Tensor, wanted: Tensor, slips: dict[str, Tensor]) -> str | None:
-    """The sentence of the first slip that gives what we got and is not right by accident."""
-    return next((s for s, value in slips.items() if _like(got, value) and not _like(wanted, value)), None)
-
-
-def _numbers(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+from snnlearn.lessons.exercise import Exercise, first_of, normal
 
 
 def _train(steps: int, *times: int) -> Tensor:
@@ -47,7 +34,7 @@ def _explain_trace(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> s
             eps, d.flip(0), 0 * s
         ).flip(0),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 _EPS = 4 * (0.5 ** torch.arange(9).double() - 0.25 ** torch.arange(9).double())
@@ -88,7 +75,7 @@ def _explain_eligibility(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor
         "p decays with alpha and q with beta, not the other way round": torch.outer(f, alpha * q + beta * p + x),
         "The traces decay before they take something in": torch.outer(f, q + p + x),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 eligibility_exercise = Exercise(
@@ -96,7 +83,7 @@ eligibility_exercise = Exercise(
     eligibility_step,
     [
         (*(torch.tensor([v]).double() for v in (0.5, 0.25, 1.0, 0.4)), 0.5, 0.7),
-        (*(_numbers(n, seed=i).abs() for i, n in enumerate((3, 3, 3, 2))), 0.8, 0.9),
+        (*(normal(n, seed=i).abs() for i, n in enumerate((3, 3, 3, 2))), 0.8, 0.9),
     ],
     [
         "First the current's trace, then the membrane's, then the slope: Eq. 16, Eq. 15, Eq. 14.",
@@ -128,7 +115,7 @@ def _explain_rmaxprop(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -
         ),
         "That is the rate alone; the change is the rate times g": (new, r0 / new.sqrt()),
     }
-    return _first_of(got, wanted, {text: torch.stack(pair) for text, pair in slips.items()})
+    return first_of(got, wanted, {text: torch.stack(pair) for text, pair in slips.items()})
 
 
 rmaxprop_exercise = Exercise(
@@ -136,7 +123,7 @@ rmaxprop_exercise = Exercise(
     rmaxprop_step,
     [
         (torch.tensor([3.0, -0.1]).double(), torch.tensor([4.0, 1.0]).double(), 0.01, 0.9),
-        (_numbers(2, 3, seed=7), _numbers(2, 3, seed=8) ** 2, 0.5, 0.6),
+        (normal(2, 3, seed=7), normal(2, 3, seed=8) ** 2, 0.5, 0.6),
     ],
     [
         "v remembers the largest squared gradient of late. Then the rate is r0 / sqrt(v).",

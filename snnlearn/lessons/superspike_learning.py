@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from snnlearn.lessons.superspike_drawing import heading, key, set_ticks, ticks, whole
+from snnlearn.lessons.common import heading
+from snnlearn.lessons.superspike_drawing import key, set_ticks, ticks, whole
 from snnlearn.lessons.superspike_numbers import convolved, error_filter, kernel
 from snnlearn.lessons.superspike_training import STEPS, THETA, Fit, Sweep
 from snnlearn.plots import COLORS, label, raster, threshold_line, update_raster

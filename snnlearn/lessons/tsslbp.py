@@ -13,42 +13,16 @@ from typing import Any
 import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from snnlearn.lessons import tsslbp_numbers as numbers
+from snnlearn.lessons.common import heading, keys, slider
 from snnlearn.lessons.tsslbp_exercises import carry_exercise as carry_exercise
 from snnlearn.lessons.tsslbp_exercises import silent_exercise as silent_exercise
 from snnlearn.lessons.tsslbp_exercises import slope_exercise as slope_exercise
 from snnlearn.lessons.tsslbp_numbers import Heuristics
 from snnlearn.plots import COLORS, label, threshold_line
+from snnlearn.plots import show as show
 from snnlearn.widgets import Artists, LivePanel, coarse_limits
-
-
-def _slider(name: str, value: float, low: float, high: float, step: float, form: str) -> ipywidgets.FloatSlider:
-    return ipywidgets.FloatSlider(value, min=low, max=high, step=step, description=name, readout_format=form)
-
-
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure with a text alternative, and close it."""
-    from IPython.display import display
-    from matplotlib import pyplot as plt
-
-    display(figure, metadata={"image/png": {"alt": alt}})
-    plt.close(figure)
-
-
-def _heading(ax: Axes) -> Text:
-    """A text where the title would be. matplotlib measures all of an axes to place a title, which is slow."""
-    ax.set_title(" ", fontsize="medium")  # keeps the room
-    return ax.text(0, 1.02, "", transform=ax.transAxes, va="bottom", clip_on=False)
-
-
-def _keys(ax: Axes, *entries: tuple[float, str, str], y: float = 0.9) -> None:
-    """A line of coloured words, (x, text, role) each: drawn much faster than a legend."""
-    for x, text, role in entries:
-        ax.text(x, y, text, transform=ax.transAxes, color=COLORS[role], fontsize="small", va="center")
-
 
 # Panel A: a spike moves.
 
@@ -70,7 +44,7 @@ def _new_shift(axes: Sequence[Axes]) -> dict[str, Any]:
         "exact": change.bar(np.arange(numbers.STEPS), 0.0, 0.8, color=COLORS["reference"]).patches,
         "printed": change.plot([], "s", color=COLORS["threshold"], markersize=5, markerfacecolor="none")[0],
         "code": change.plot([], "^", color=COLORS["surrogate"], markersize=5)[0],
-        "headings": [_heading(ax) for ax in axes],
+        "headings": [heading(ax) for ax in axes],
     }
     change.axhline(0, color=COLORS["muted"], linewidth=0.8)
     change.yaxis.set_major_formatter("{x:.1f}")  # one width, since the layout is made once
@@ -78,11 +52,11 @@ def _new_shift(axes: Sequence[Axes]) -> dict[str, Any]:
         ax.set_xlim(1, numbers.STEPS - 0.5)
         if ax is not change:
             ax.tick_params(labelbottom=False)
-    _keys(top, (0.62, "◆ crosses θ", "spike"), (0.76, "- - raised by δ", "reference"), (0.92, "θ", "threshold"))
-    _keys(psc, (0.62, "— a", "current"), (0.68, "- - after the nudge", "reference"))
-    _keys(psc, (0.86, "| step that fires", "muted"))
-    _keys(change, (0.42, "■ what happens", "reference"), (0.58, "□ Eqs. 11-12 as printed", "threshold"))
-    _keys(change, (0.83, "▲ the code", "surrogate"))
+    keys(top, (0.62, "◆ crosses θ", "spike"), (0.76, "- - raised by δ", "reference"), (0.92, "θ", "threshold"))
+    keys(psc, (0.62, "— a", "current"), (0.68, "- - after the nudge", "reference"))
+    keys(psc, (0.86, "| step that fires", "muted"))
+    keys(change, (0.42, "■ what happens", "reference"), (0.58, "□ Eqs. 11-12 as printed", "threshold"))
+    keys(change, (0.83, "▲ the code", "surrogate"))
     return made
 
 
@@ -110,8 +84,8 @@ def draw_shift(axes: Sequence[Axes], artists: Artists | None, *, w: float, nudge
     values = np.concatenate([found.exact, found.code, found.printed])
     low, high = coarse_limits(min(-0.5, values.min()), max(0.5, values.max()), 1.0)
     axes[2].set_ylim(1.1 * low, 1.4 * high)
-    for heading, text in zip(made["headings"], _shift_texts(found, nudge), strict=True):
-        heading.set_text(text)
+    for head, text in zip(made["headings"], _shift_texts(found, nudge), strict=True):
+        head.set_text(text)
     return made
 
 
@@ -149,9 +123,9 @@ def describe_shift(*, w: float, nudge: float, tau_s: float) -> str:
 def shift_panel() -> LivePanel:
     """Panel A."""
     controls = {
-        "w": _slider("weight w (θ)", 2.4, 1.4, 6, 0.05, ".2f"),
-        "nudge": _slider("nudge δ (θ)", 0.06, 0.01, 0.2, 0.01, ".2f"),
-        "tau_s": _slider("τ_s (steps)", 4, 2, 8, 0.5, ".1f"),
+        "w": slider("weight w (θ)", 2.4, 1.4, 6, 0.05, ".2f"),
+        "nudge": slider("nudge δ (θ)", 0.06, 0.01, 0.2, 0.01, ".2f"),
+        "tau_s": slider("τ_s (steps)", 4, 2, 8, 0.5, ".1f"),
     }
     return LivePanel(draw_shift, controls, rows=3, figsize=(9, 6), alt=describe_shift, play="w")
 
@@ -180,7 +154,7 @@ def _new_trial(axes: Sequence[Axes]) -> dict[str, Any]:
         "bptt": given.plot([], color=COLORS["reference"], linewidth=1.2, linestyle="--")[0],
         "code": given.plot([], color=COLORS["muted"], linewidth=1.2)[0],
         "chosen": given.bar(t, 0.0, 0.7, color=COLORS["surrogate"]).patches,
-        "headings": [_heading(ax) for ax in axes],
+        "headings": [heading(ax) for ax in axes],
     }
     given.axhline(0, color=COLORS["muted"], linewidth=0.6)
     given.yaxis.set_major_formatter("{x:.2f}")  # one width, since the layout is made once
@@ -188,10 +162,10 @@ def _new_trial(axes: Sequence[Axes]) -> dict[str, Any]:
         ax.set_xlim(-1, numbers.LENGTH)
         if ax is not given:
             ax.tick_params(labelbottom=False)
-    _keys(top, (0.68, "| spikes", "spike"), (0.78, "threshold", "threshold"), y=1.07)
-    _keys(psc, (0.6, "current", "current"), (0.7, "wanted, of 0 1 0 0 0 1 0 0 …", "loss"), y=1.07)
-    _keys(given, (0.6, "■ chosen", "surrogate"), (0.71, "— all of the code", "muted"), y=0.93)
-    _keys(given, (0.89, "- - BPTT", "reference"), y=0.93)
+    keys(top, (0.68, "| spikes", "spike"), (0.78, "threshold", "threshold"), y=1.07)
+    keys(psc, (0.6, "current", "current"), (0.7, "wanted, of 0 1 0 0 0 1 0 0 …", "loss"), y=1.07)
+    keys(given, (0.6, "■ chosen", "surrogate"), (0.71, "— all of the code", "muted"), y=0.93)
+    keys(given, (0.89, "- - BPTT", "reference"), y=0.93)
     return made
 
 
@@ -216,8 +190,8 @@ def draw_trial(
     values = np.concatenate([found.chosen, found.code, found.bptt])
     low, high = coarse_limits(min(-0.2, values.min()), max(0.2, values.max()), 0.5 if np.ptp(values) < 2 else 2.0)
     axes[2].set_ylim(low, high + 0.2 * (high - low))
-    for heading, text in zip(made["headings"], _trial_texts(found), strict=True):
-        heading.set_text(text)
+    for head, text in zip(made["headings"], _trial_texts(found), strict=True):
+        head.set_text(text)
     return made
 
 
@@ -243,8 +217,8 @@ def trial_panel() -> LivePanel:
     """Panel B."""
     options = [("1", 1.0), ("2", 2.0), ("4", 4.0), ("8", 8.0), ("16", 16.0), ("none", math.inf)]
     controls = {
-        "drive": _slider("mean input (θ a step)", 0.28, 0.02, 0.8, 0.02, ".2f"),
-        "tau_s": _slider("τ_s (steps)", 3, 1, 8, 0.5, ".1f"),
+        "drive": slider("mean input (θ a step)", 0.28, 0.02, 0.8, 0.02, ".2f"),
+        "tau_s": slider("τ_s (steps)", 3, 1, 8, 0.5, ".1f"),
         "largest": ipywidgets.SelectionSlider(options=options, value=8.0, description="limit of 1/u′"),
         "fallback": ipywidgets.Checkbox(True, description="fallback"),
         "intra": ipywidgets.Checkbox(True, description="intra-neuron term"),

@@ -7,16 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnlearn.lessons.exercise import Exercise
-
-
-def _like(got: Tensor, other: Tensor) -> bool:
-    return torch.allclose(got, other.double(), rtol=1e-6, atol=1e-12)
-
-
-def _first_of(got: Tensor, wanted: Tensor, slips: dict[str, Tensor]) -> str | None:
-    """The sentence of the first slip that gives what we got and is not right by accident."""
-    return next((s for s, value in slips.items() if _like(got, value) and not _like(wanted, value)), None)
+from snnlearn.lessons.exercise import Exercise, first_of
 
 
 def _before(U: Tensor, s: Tensor) -> Tensor:
@@ -42,7 +33,7 @@ def _explain_slope(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> s
         ),
         "That is u' itself: dt/du is one over it": torch.where(s > 0, rise.clamp(max=largest), 0.0),
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 _U = torch.tensor([0.8, 1.2, 1.4, 0.96, 1.01, 0.5, 0.45], dtype=torch.float64)
@@ -77,7 +68,7 @@ def _explain_carry(arguments: tuple[Any, ...], got: Tensor, wanted: Tensor) -> s
         "The sign: the reset comes earlier, so more of it has leaked away": beta * (1 - s) - f * U / tau_m,
         "That is the carry of BPTT with a reset to zero": beta * (1 - s) - beta * U * f,
     }
-    return _first_of(got, wanted, slips)
+    return first_of(got, wanted, slips)
 
 
 _F = slope_of_spikes(_U, _S, 8.0)

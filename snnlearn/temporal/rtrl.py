@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from snnlearn import _checks
 from snnlearn.losses import OverTime, cross_entropy
@@ -32,12 +32,25 @@ if TYPE_CHECKING:
     from snnlearn.rule import Rule
 
 
+class Form(NamedTuple):
+    """How the states of one sample lie in a row of h."""
+
+    shapes: list[torch.Size]
+    tree: TreeSpec
+    out: torch.Size  # of the network's output
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of each."""
+        return [shape.numel() for shape in self.shapes]
+
+
 class Influence(NamedTuple):
     """What is carried from step to step."""
 
     h: Tensor  # all states of network and loss, (B, states)
     P: Tensor  # dh/dw, (B, states, parameters)
-    rest: list[Any]  # what the network has to remember of one sample, at rest
+    form: Form
 
 
 class _Step(nn.Module):
@@ -88,11 +101,14 @@ class RTRL(Forward):
             ValueError: P would have more than ``largest`` entries.
         """
         size = sum(p.numel() for p in trainable(net).values())
-        rest = _rest(net, x[:1], rule)
-        states = sum(leaf.numel() for leaf in tree_flatten(rest)[0])
-        if loss.filter is not None:  # the loss's own memory, of outputs and of targets, is state like any other
-            states += 2 * sum(y.numel() for y in loss.filter.start(rest[-1].state.s))
-        h = x.new_zeros(len(x), states)
+        with torch.no_grad():
+            past = net.step(x[:1], with_method(rule, Unrolled()))[1]
+        leaves, tree = tree_flatten(past)
+        form = Form([leaf.shape for leaf in leaves], tree, past[-1].state.s.shape)
+        memory = 0  # the loss's own, of outputs and of targets, is state like any other
+        if loss.filter is not None:
+            memory = 2 * sum(y.numel() for y in loss.filter.start(past[-1].state.s))
+        h = x.new_zeros(len(x), sum(form.widths) + memory)
         entries = h.numel() * size
         if entries > self.largest:
             raise ValueError(
@@ -100,7 +116,7 @@ class RTRL(Forward):
                 f"more than largest = {self.largest:,}; use a smaller network or batch, or Adjoint(), which gives the "
                 "same gradient"
             )
-        return Influence(h, x.new_zeros(*h.shape, size), rest)
+        return Influence(h, x.new_zeros(*h.shape, size), form)
 
     def step(self, net: Network, carry: Influence, x: Tensor, target: Tensor, loss: OverTime, rule: Rule) -> Step:
         """See `Forward.step`."""
@@ -108,20 +124,21 @@ class RTRL(Forward):
         shapes = [p.shape for p in parameters.values()]
         sizes = [p.numel() for p in parameters.values()]
         theta = torch.cat([p.detach().flatten() for p in parameters.values()])
-        leaves, tree = tree_flatten(carry.rest)
-        _check_target(target, (len(x), *carry.rest[-1].state.s.shape[1:]), loss)
-        widths = [leaf.numel() for leaf in leaves]
+        h, P, form = carry
+        _check_target(target, (len(x), *form.out[1:]), loss)
+        own = sum(form.widths)  # of the network; behind them lies the memory of the loss
         module, inner = _Step(net), with_method(rule, Unrolled(self.reset))
 
         def advance(theta: Tensor, h: Tensor, x_n: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
             """One sample: the states after the step, and behind them the step's loss."""
             w = [v.view(s) for v, s in zip(theta.split(sizes), shapes, strict=True)]
-            before = [v.view(leaf.shape) for v, leaf in zip(h[: sum(widths)].split(widths), leaves, strict=True)]
-            states, past = call(module, list(parameters.values()), w, x_n[None], inner, tree_unflatten(before, tree))
+            parts = zip(h[:own].split(form.widths), form.shapes, strict=True)
+            before = tree_unflatten([v.view(shape) for v, shape in parts], form.tree)
+            states, past = call(module, list(parameters.values()), w, x_n[None], inner, before)
             out, target_n = states[-1].s, target_n[None]
             after = [v.flatten() for v in tree_flatten(past)[0]]
             if loss.filter is not None:
-                memory = h[sum(widths) :].view(2, -1, *out.shape).unbind(0)
+                memory = h[own:].view(2, -1, *out.shape).unbind(0)
                 filters = [loss.filter.step(tuple(v), u) for v, u in zip(memory, (out, target_n), strict=True)]
                 after += [v.flatten() for state in filters for v in state]
                 out, target_n = (loss.filter.value(state) for state in filters)
@@ -129,20 +146,12 @@ class RTRL(Forward):
             z = torch.cat(after)
             return z, z
 
-        h, P, _ = carry
         jacobian = vmap(jacrev(advance, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0, 0))
         (J_w, J), z = jacobian(theta, h, x, target)
         P = J @ P + J_w  # Eq. 12
         found = P[:, -1].sum(0)
         gradients = {name: g.view(s).clone() for name, g, s in zip(parameters, found.split(sizes), shapes, strict=True)}
-        return Step(Influence(z[:, :-1].clone(), P[:, :-1].clone(), carry.rest), z[:, -1].sum(), gradients)
-
-
-def _rest(net: Network, x: Tensor, rule: Rule) -> list[Any]:
-    """What the network has to remember, at rest."""
-    with torch.no_grad():
-        leaves, tree = tree_flatten(net.step(x, with_method(rule, Unrolled()))[1])
-    return tree_unflatten([torch.zeros_like(v) for v in leaves], tree)
+        return Step(Influence(z[:, :-1].clone(), P[:, :-1].clone(), form), z[:, -1].sum(), gradients)
 
 
 def _check_target(target: Tensor, shape: tuple[int, ...], loss: OverTime) -> None:
