@@ -10,6 +10,8 @@ from snnlearn import filters as filters
 from snnlearn import losses as losses
 from snnlearn import optim as optim
 from snnlearn import recipes as recipes
+from snnlearn.adaptive import Adaptive as Adaptive
+from snnlearn.adaptive import alif as alif
 from snnlearn.events import EventLIF as EventLIF
 from snnlearn.events import EventNetwork as EventNetwork
 from snnlearn.learned import Learned as Learned
@@ -39,6 +41,10 @@ from snnlearn.resets import to_zero as to_zero
 from snnlearn.resets import to_zero_with_input as to_zero_with_input
 from snnlearn.rule import Rule as Rule
 from snnlearn.sparse import Near as Near
+from snnlearn.spatial import DirectFeedback as DirectFeedback
+from snnlearn.spatial import FeedbackAlignment as FeedbackAlignment
+from snnlearn.spatial import LocalErrors as LocalErrors
+from snnlearn.spatial import Spatial as Spatial
 from snnlearn.spatial import Transpose as Transpose
 from snnlearn.srm import SRM as SRM
 from snnlearn.srm import AdjointSRM as AdjointSRM
@@ -55,6 +61,7 @@ from snnlearn.temporal import RTRL as RTRL
 from snnlearn.temporal import TSSLBP as TSSLBP
 from snnlearn.temporal import Adjoint as Adjoint
 from snnlearn.temporal import Eligibility as Eligibility
+from snnlearn.temporal import Memory as Memory
 from snnlearn.temporal import Method as Method
 from snnlearn.temporal import Reset as Reset
 from snnlearn.temporal import Unrolled as Unrolled

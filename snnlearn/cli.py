@@ -6,14 +6,17 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from snnlearn import __version__, microscope, recipes, tasks, training
+from snnlearn.events import EventNetwork
+from snnlearn.network import Network
 from snnlearn.notebooks import copy_notebooks, open_lab
 from snnlearn.rule import Rule
 
@@ -111,7 +114,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     try:
         _, result = training.train(
             task,
-            known[name](),
+            partial(recipes.make, name),
             name=name,
             seed=arguments.seed,
             epochs=arguments.epochs,
@@ -145,8 +148,8 @@ def run_compare(arguments: argparse.Namespace) -> None:
     reference = arguments.reference or names[0]
     for name in (*names, reference, arguments.suited_to or reference):
         nearest("rule", name, known)
-    rules, refused = _made(dict.fromkeys([*names, reference]), arguments.same_surrogate, reference)
-    suited = arguments.suited_to or _serving(named, rules, reference)
+    wanted = dict.fromkeys([*names, reference])
+    suited = arguments.suited_to or _serving(named, [reference, *names], reference)
     task = tasks.suited(named, suited)
     data, generator = task.load().train, _generator(arguments.seed)
     samples, trials = arguments.samples, arguments.trials
@@ -157,6 +160,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
         )
     torch.set_num_threads(1)  # small networks are fastest on one
     net = task.network(generator)
+    rules, refused = _made(wanted, net, arguments.seed, arguments.same_surrogate, reference)
     chosen = torch.randperm(len(data), generator=generator)[: samples * trials].split(samples)
     batch, *more = [(task.encode(data.x[k]), data.y[k]) for k in chosen]
     found = microscope.compare(rules, net, *batch, task.loss, reference=reference, trials=more)
@@ -168,28 +172,29 @@ def run_compare(arguments: argparse.Namespace) -> None:
         print(json.dumps(about | found.record(), allow_nan=False))
 
 
-def _serving(named: str, rules: Mapping[str, Rule], reference: str) -> str:
+def _serving(named: str, names: Sequence[str], reference: str) -> str:
     """The first of the rules, beginning with the reference, whose network and loss suit as many of them as any."""
 
     def served(name: str) -> int:
         task, number = tasks.suited(named, name), 0
         net = task.network(torch.Generator().manual_seed(0))
-        for rule in rules.values():
+        for rule in _made(dict.fromkeys(names), net, 0, False, reference)[0].values():
             with suppress(ValueError, TypeError):
                 rule.check(net, task.loss)
                 number += 1
         return number
 
-    return max((reference, *rules), key=served)
+    return max(dict.fromkeys(names), key=served)
 
 
-def _made(names: Iterable[str], same: bool, reference: str) -> tuple[dict[str, Rule], dict[str, str]]:
-    """Rules by the names of their recipes, and why some cannot be made without more than their names."""
-    known = recipes.listing()
+def _made(
+    names: Iterable[str], net: Network | EventNetwork, seed: int, same: bool, reference: str
+) -> tuple[dict[str, Rule], dict[str, str]]:
+    """Rules by the names of their recipes, and why some cannot be made for this network."""
     rules, refused = {}, {}
     for name in names:
         try:
-            rules[name] = known[name]()
+            rules[name] = recipes.make(name, net, torch.Generator().manual_seed(seed + 1))
         except (ValueError, TypeError) as error:
             if name == reference:
                 raise

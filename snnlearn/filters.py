@@ -25,6 +25,12 @@ class Filter(Protocol):
         """What comes out."""
 
 
+def check_filter(filter: object) -> None:
+    """Refuse what is neither None nor a filter."""
+    if filter is not None and not all(hasattr(filter, part) for part in ("start", "step", "value")):
+        raise TypeError(f"filter must be one such as filters.Exponentials.double(...), got {filter!r}")
+
+
 def filtered(filter: Filter, x: Tensor) -> Tensor:
     """A sequence x (T, ...) through a filter from rest, same shape; differentiable."""
     state, out = filter.start(x[0]), []
@@ -106,10 +112,19 @@ class Cascade:
 
     Args:
         alpha, beta: decays over a step, numbers or tensors that broadcast to what is filtered.
+        scale: factor on Q, which comes out.
     """
 
     alpha: float | Tensor
     beta: float | Tensor
+    scale: float = 1.0
+
+    @classmethod
+    def normalised(cls, alpha: float, beta: float) -> Self:
+        """With scale = (1 - alpha) * (1 - beta), so that a constant passes unchanged; decays in [0, 1)."""
+        if not (0 <= alpha < 1 and 0 <= beta < 1):
+            raise ValueError(f"decays lie in 0..1, 1 excluded, got alpha={alpha}, beta={beta}")
+        return cls(alpha, beta, (1 - alpha) * (1 - beta))
 
     def start(self, x: Tensor) -> tuple[Tensor, ...]:
         """P = Q = 0."""
@@ -121,5 +136,5 @@ class Cascade:
         return P, self.beta * state[1] + P
 
     def value(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Q."""
-        return state[1]
+        """scale * Q."""
+        return state[1] if self.scale == 1 else self.scale * state[1]

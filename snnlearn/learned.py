@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from snnlearn import _checks
-from snnlearn.neurons import Fire, Neuron, State, Trace
+from snnlearn.neurons import Fire, Neuron
 from snnlearn.resets import Constant
 
 
@@ -28,10 +28,10 @@ class Dynamics(Protocol):
     def fire(self) -> Fire:
         """What leaves the neuron."""
 
-    def start(self, a: Tensor) -> State:
+    def start(self, a: Tensor) -> Any:
         """The state at rest for currents like ``a``."""
 
-    def simulate(self, a: Tensor, *args: Any, **kwargs: Any) -> Trace:
+    def simulate(self, a: Tensor, *args: Any, **kwargs: Any) -> Any:
         """All steps of a sequence, with the arguments of `Neuron.simulate`."""
 
 
@@ -96,6 +96,6 @@ def check_recurrent(recurrent: object) -> None:
         raise ValueError("the recurrent synapse has a bias; give bias=False there and a bias to the synapse")
 
 
-def as_neuron(source: Neuron | nn.Module) -> Neuron:
+def as_neuron(source: Dynamics | nn.Module) -> Neuron:
     """A `Neuron` as it is, or what a module such as `Learned` makes at its present parameters."""
-    return source() if isinstance(source, nn.Module) else source
+    return source() if isinstance(source, nn.Module) else source  # type: ignore[return-value]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnlearn import _checks
-from snnlearn.filters import Exponentials, Filter, filtered
+from snnlearn.filters import Exponentials, Filter, check_filter, filtered
 
 # From a sequence to one number a class.
 
@@ -163,6 +163,17 @@ def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(out, y.long(), reduction="none")
 
 
+def smooth_l1(out: Tensor, target: Tensor) -> Tensor:
+    """Huber's loss at scale 1, averaged over the outputs (DECOLLE's code), outputs and targets (B, C) to (B,).
+
+    Raises:
+        ValueError: the target has another shape; a label becomes one by ``OverTime(smooth_l1, patterns=...)``.
+    """
+    if out.shape != target.shape:
+        raise ValueError(f"targets must have the outputs' shape {tuple(out.shape)}, got {tuple(target.shape)}")
+    return functional.smooth_l1_loss(out, target.to(out.dtype), reduction="none").flatten(1).mean(1)
+
+
 @dataclass(frozen=True, eq=False)
 class OverTime:
     """What each step costs, added up over steps and samples.
@@ -188,8 +199,7 @@ class OverTime:
         if not callable(self.step):
             raise TypeError(f"step must be a function (outputs, target) -> (B,), got {self.step!r}")
         _checks.positive("scale", self.scale)
-        if self.filter is not None and not all(hasattr(self.filter, part) for part in ("start", "step", "value")):
-            raise TypeError(f"filter must be one such as filters.Exponentials.double(...), got {self.filter!r}")
+        check_filter(self.filter)
         if self.patterns is not None:
             if not isinstance(self.patterns, Tensor) or self.patterns.dim() != 3:
                 came = tuple(getattr(self.patterns, "shape", ())) or type(self.patterns).__name__

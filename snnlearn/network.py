@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from snnlearn import _checks
-from snnlearn.learned import as_neuron, check_recurrent, check_source
-from snnlearn.neurons import Neuron, State, Trace
-from snnlearn.spatial import Transpose, connect
+from snnlearn.adaptive import refractory
+from snnlearn.filters import Cascade, Filter, check_filter
+from snnlearn.learned import Dynamics, as_neuron, check_recurrent, check_source
+from snnlearn.neurons import Neuron, State, Trace, exp_decay
+from snnlearn.spatial import Spatial, connect, recurrence
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal import Backward, Unrolled
 
@@ -29,7 +31,7 @@ class Axes(Protocol):
         """How credit travels through time."""
 
     @property
-    def spatial(self) -> Transpose:
+    def spatial(self) -> Spatial:
         """How credit travels through layers."""
 
 
@@ -39,10 +41,15 @@ class Past(NamedTuple):
     state: State
     inputs: tuple[Tensor, ...]  # the last `delay` inputs, oldest first
     sent: tuple[Tensor, ...]  # the last `lag` spikes, oldest first
+    filtered: tuple[Tensor, ...] = ()  # the state of the layer's filter
+    lower: tuple[tuple[Tensor, ...], ...] = ()  # the last `delay` spikes of each layer below that, where they matter
 
 
 class Layer(nn.Module):
     """A synapse and the neurons behind it: a[n] = gain * synapse(x[n - delay]) + recurrent(s[n - lag]).
+
+    With a filter the synapse takes (filter * x)[n - delay]: the memory of the input lies before the weights, and a bias
+    is not filtered (DECOLLE).
 
     Args:
         synapse: any module that maps (batch, *features) to (batch, *features): Linear, Conv2d, pooling, Sequential.
@@ -51,17 +58,19 @@ class Layer(nn.Module):
         delay: steps by which the input is late. The tutorial's Eqs. 7-8 have 2.
         lag: steps, at least 1, by which recurrent spikes are late.
         gain: factor on the synapse's output, such as 1 - beta.
+        filter: what the input runs through before the synapse, such as `filters.Cascade`; or None.
     """
 
     def __init__(
         self,
         synapse: nn.Module,
-        neuron: Neuron | nn.Module,
+        neuron: Dynamics | nn.Module,
         recurrent: nn.Module | None = None,
         *,
         delay: int = 0,
         lag: int = 1,
         gain: float = 1.0,
+        filter: Filter | None = None,
     ):
         super().__init__()
         if not isinstance(synapse, nn.Module):
@@ -73,7 +82,8 @@ class Layer(nn.Module):
         _checks.whole("delay", delay)
         _checks.whole("lag", lag, least=1)
         self.synapse, self.recurrent = synapse, recurrent
-        self.delay, self.lag, self.gain = delay, lag, gain
+        check_filter(filter)
+        self.delay, self.lag, self.gain, self.filter = delay, lag, gain, filter
         self.source = neuron
 
     @property
@@ -101,11 +111,14 @@ class Layer(nn.Module):
             The trace and what to remember.
         """
         x = below[-1]
-        waiting = [torch.zeros_like(x[0])] * self.delay if past is None else list(past.inputs)
-        arrived = torch.cat([torch.stack(waiting), x]) if self.delay else x
-        if self.delay and isinstance(rule.temporal, Unrolled):
-            arrived = rule.temporal.cut(arrived, self.delay)
-        late = [_shift(lower, self.delay) for lower in below[:-1]] + [arrived[: len(x)]]
+        arriving, waiting = self._arriving(x, () if past is None else past.inputs, rule)
+        arriving, filtered = self._filtered(arriving, rule, () if past is None else past.filtered)
+        late: list[Tensor] = [arriving]
+        lower: tuple[tuple[Tensor, ...], ...] = ()
+        if type(rule.spatial).inject is not Spatial.inject:  # who else looks further down?
+            before = [()] * (len(below) - 1) if past is None else past.lower
+            pairs = [self._arriving(x, kept, rule) for x, kept in zip(below[:-1], before, strict=True)]
+            late, lower = [*(x for x, _ in pairs), arriving], tuple(kept for _, kept in pairs)
         # Time joins the batch, or modules that look at more than the last axis would mix the two.
         a = self.current(i, [lower.flatten(0, 1) for lower in late], rule).unflatten(0, x.shape[:2])
         if not _checks.finite(a):
@@ -114,21 +127,38 @@ class Layer(nn.Module):
         state, sent = (
             (neuron.start(a[0]), [torch.zeros_like(a[0])] * self.lag) if past is None else (past.state, past.sent)
         )
-        trace = rule.temporal.run(neuron, rule.surrogate, a, self.recurrent, self.lag, state, sent)
+        recurrent = recurrence(rule.spatial, i, self.recurrent)
+        trace = rule.temporal.run(neuron, rule.surrogate, a, recurrent, self.lag, state, sent)
         left = torch.cat([torch.stack(tuple(sent)), trace.s])[-self.lag :]
-        return trace, Past(trace.last, arrived[len(arrived) - self.delay :].unbind(0), left.unbind(0))
+        return trace, Past(trace.last, waiting, left.unbind(0), filtered, lower)
+
+    def _arriving(self, x: Tensor, waiting: tuple[Tensor, ...], rule: Axes) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """x[n - delay] for all n, with what was waiting before, and what is still on its way after the last step."""
+        if not self.delay:
+            return x, ()
+        both = torch.cat([torch.stack(waiting or (torch.zeros_like(x[0]),) * self.delay), x])
+        if isinstance(rule.temporal, Unrolled):
+            both = rule.temporal.cut(both, self.delay)
+        return both[: len(x)], both[len(x) :].unbind(0)
+
+    def _filtered(self, x: Tensor, rule: Axes, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Inputs x (T, B, *features) through the layer's filter, and its state; truncated as the rule truncates."""
+        if self.filter is None:
+            return x, ()
+        state, out = state or self.filter.start(x[0]), []
+        window = rule.temporal.window if isinstance(rule.temporal, Unrolled) else None
+        for n, x_n in enumerate(x.unbind(0)):
+            if window is not None and n % window == 0:
+                state = tuple(v.detach() for v in state)
+            state = self.filter.step(state, x_n)
+            out.append(self.filter.value(state))
+        return torch.stack(out), state
 
     def extra_repr(self) -> str:
         """What is not a submodule."""
         neuron = "" if isinstance(self.source, nn.Module) else f"{self.source}, "
-        return f"{neuron}delay={self.delay}, lag={self.lag}, gain={self.gain}"
-
-
-def _shift(x: Tensor, steps: int) -> Tensor:
-    """x[n - steps], zero before the beginning."""
-    if steps == 0:
-        return x
-    return torch.cat([torch.zeros_like(x[:steps]), x[:-steps]])
+        filter = "" if self.filter is None else f", filter={self.filter}"
+        return f"{neuron}delay={self.delay}, lag={self.lag}, gain={self.gain}{filter}"
 
 
 class Network(nn.Module):
@@ -181,3 +211,31 @@ class Network(nn.Module):
         """One step of inputs x (B, *features): the states of all layers, and what to remember. See `run`."""
         traces, left = self.run(x[None], rule, past)
         return [trace.last for trace in traces], left
+
+
+def decolle_layer(
+    synapse: nn.Module,
+    *,
+    tau_mem: float = 20e-3,
+    tau_syn: float = 5e-3,
+    tau_ref: float = 2e-3,
+    weight_ref: float = 1.0,
+    dt: float = 1e-3,
+) -> Layer:
+    """DECOLLE's layer (Kaiser, Mostafa & Neftci 2020): all memory before the synapse, and a refractory trace behind it.
+
+        Q[n] = beta * Q[n-1] + (1 - beta) * x[n],  P[n] = alpha * P[n-1] + (1 - alpha) * Q[n-1]
+        U[n] = W P[n] + b + R[n],  s[n] = 1 where U[n] > 0
+
+    with alpha = exp(-dt/tau_mem), beta = exp(-dt/tau_syn), R as in `snnlearn.adaptive.refractory`. That P takes the
+    previous Q is found in the authors' code; the order of the two leaks does not matter.
+
+    Args:
+        synapse: W and b, any affine module.
+        tau_mem, tau_syn: time constants of the input's two leaks, seconds.
+        tau_ref, weight_ref: of the refractory trace.
+        dt: time step, seconds.
+    """
+    alpha, beta = (float(exp_decay(tau, dt)) for tau in (tau_mem, tau_syn))
+    neuron = refractory(tau_ref=tau_ref, weight=weight_ref, dt=dt)
+    return Layer(synapse, neuron, delay=1, filter=Cascade.normalised(beta, alpha))

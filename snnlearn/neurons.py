@@ -13,9 +13,9 @@ constants and dt are in seconds. Tensors are time-major, (T, B, *features). Stat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -88,6 +88,11 @@ class State(NamedTuple):
     U: Tensor
     s: Tensor
 
+    @property
+    def lead(self) -> int:
+        """Axes before the features."""
+        return 1
+
 
 class Rest(State):
     """A state before which there was nothing. Zeros alone do not tell: a spike may have been a while ago."""
@@ -101,6 +106,11 @@ class Trace(NamedTuple):
     I: Tensor
     U: Tensor
     s: Tensor
+
+    @property
+    def lead(self) -> int:
+        """Axes before the features."""
+        return 2
 
     @property
     def last(self) -> State:
@@ -144,7 +154,7 @@ class Neuron:
     Args:
         alpha: decay of the synaptic current over a step, in [0, 1]; 0 for no synapse.
         beta: decay of the membrane over a step, in [0, 1]; 1 for a neuron that does not leak.
-        theta: threshold, > 0, in units of the membrane.
+        theta: threshold, > 0, in units of the membrane; 0 where firing is strict.
         reset: the membrane update, one of this module's or a function of the same form.
         fire: `Threshold` or `Analog`.
 
@@ -164,7 +174,8 @@ class Neuron:
             inside = (value >= 0) & (value <= 1) if isinstance(value, Tensor) else 0 <= value <= 1
             if not (_checks.holds(inside) if isinstance(inside, Tensor) else inside):
                 raise ValueError(f"{name} is a decay over one step and lies in 0..1, got {value}")
-        _checks.positive("the threshold theta", self.theta)
+        if not (isinstance(self.theta, float | int) and self.theta == 0 and getattr(self.fire, "strict", False)):
+            _checks.positive("the threshold theta", self.theta)  # or 0, where silence stays below it
         if not callable(self.reset):
             raise TypeError(f"reset must be a function such as subtract, got {self.reset!r}")
         if isinstance(self.fire, type) or not hasattr(self.fire, "analog"):
@@ -242,20 +253,7 @@ class Neuron:
                 before them.
             fire, reset: see `step`.
         """
-        self.fits(a[0], state)
-        now = self.start(a[0]) if state is None else state
-        if sent is None:
-            sent = (*(torch.zeros_like(now.s) for _ in range(lag - 1)), now.s)
-        if len(sent) != lag:
-            raise ValueError(f"sent must hold the last lag = {lag} spikes, got {len(sent)}")
-        spikes, states = list(sent), []
-        for n, a_n in enumerate(a.unbind(0)):
-            if recurrent is not None:
-                a_n = a_n + recurrent(spikes[n])  # spikes[n] is s[n - lag]
-            now = self.step(now, a_n, fire, reset)
-            spikes.append(now.s)
-            states.append(now)
-        return Trace(*(torch.stack(x) for x in zip(*states, strict=True)))
+        return Trace(*unroll(self, a, recurrent, lag, state, sent, fire, reset))
 
     def pull(self, update: Update, trace: Trace, state: State, lam: Tensor) -> tuple[Tensor, ...]:
         """The adjoint of U[n] = update(U[n-1], s[n-1], I[n], beta, theta), all steps at once.
@@ -271,6 +269,33 @@ class Neuron:
         """
         constants = (torch.as_tensor(c, dtype=lam.dtype, device=lam.device) for c in (self.beta, self.theta))
         return torch.func.vjp(update, before(trace.U, state.U), before(trace.s, state.s), trace.I, *constants)[1](lam)
+
+
+def unroll(
+    dynamics: Any,
+    a: Tensor,
+    recurrent: Callable[[Tensor], Tensor] | None,
+    lag: int,
+    state: Any,
+    sent: Sequence[Tensor] | None,
+    fire: Fire | None,
+    reset: Update | None,
+) -> Iterator[Tensor]:
+    """`Neuron.simulate` for dynamics with ``fits``, ``start`` and ``step``: each part of the state over all steps."""
+    dynamics.fits(a[0], state)
+    now = dynamics.start(a[0]) if state is None else state
+    if sent is None:
+        sent = (*(torch.zeros_like(now.s) for _ in range(lag - 1)), now.s)
+    if len(sent) != lag:
+        raise ValueError(f"sent must hold the last lag = {lag} spikes, got {len(sent)}")
+    spikes, states = list(sent), []
+    for n, a_n in enumerate(a.unbind(0)):
+        if recurrent is not None:
+            a_n = a_n + recurrent(spikes[n])  # spikes[n] is s[n - lag]
+        now = dynamics.step(now, a_n, fire, reset)
+        spikes.append(now.s)
+        states.append(now)
+    return (torch.stack(x) for x in zip(*states, strict=True))
 
 
 def before(x: Tensor, first: Tensor) -> Tensor:

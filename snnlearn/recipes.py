@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from snnlearn.events import EventProp
+import torch
+
+from snnlearn.events import EventNetwork, EventProp
+from snnlearn.network import Network
 from snnlearn.rule import Rule
 from snnlearn.sparse import Near
-from snnlearn.spatial import Transpose
+from snnlearn.spatial import DirectFeedback, FeedbackAlignment, LocalErrors, Spatial, Transpose
 from snnlearn.surrogate import Exponential, FastSigmoid, Sigmoid, Surrogate
-from snnlearn.temporal import RTRL, TSSLBP, Adjoint, Eligibility, Reset, Unrolled
+from snnlearn.temporal import RTRL, TSSLBP, Adjoint, Eligibility, Memory, Reset, Unrolled
 
 # The papers' own surrogates.
 _OTTT = Sigmoid.from_steepness(4.0)
+_DECOLLE = FastSigmoid.from_steepness(10.0)
 _STEEP = FastSigmoid.from_steepness(100.0)
 
 
@@ -57,46 +62,123 @@ def rtrl(*, surrogate: Surrogate = FastSigmoid(), reset: Reset = Reset.KEPT) -> 
 
 
 @_paper("Zenke & Ganguli 2018; Neftci, Mostafa & Zenke 2019, Eqs. 13-17")
-def superspike(*, surrogate: Surrogate = FastSigmoid()) -> Rule:
-    """SuperSpike: error times filtered eligibility, forward in time, with symmetric feedback.
+def superspike(*, surrogate: Surrogate = FastSigmoid(), spatial: Spatial | None = None) -> Rule:
+    """SuperSpike: error times filtered eligibility, forward in time.
 
     dW_ij[n] ~ e_i[n] eps * (sigma'(U_i) q_j)[n], e = eps * (S - S*). Give it `losses.van_rossum`, a spiking output,
     and, for the paper's rate for each parameter, `optim.RMaxProp`.
 
     Args:
         surrogate: sigma'.
+        spatial: the paper's three kinds of feedback. Random: ``DirectFeedback.random(net, generator)``; uniform:
+            ``DirectFeedback.uniform(net)``; symmetric: the default, the error above through the transposed weights,
+            without the slopes above.
 
-    A hidden layer's error is the one above through the transposed weights, without the slopes above; the paper's other
-    choices, random and uniform feedback, are a matter of the spatial axis. It has no heterosynaptic regulariser.
+    It has no heterosynaptic regulariser.
     """
-    return Rule(surrogate, Eligibility(), Transpose())
+    return Rule(surrogate, Eligibility(), _or_transpose(spatial))
 
 
-@_paper("Bellec, Scherr, Subramoney et al. 2020, Eqs. 1 and 4")
-def eprop(*, surrogate: Surrogate = FastSigmoid()) -> Rule:
-    """e-prop with symmetric feedback: the error of a leaky readout times an eligibility filtered by its memory.
+@_paper("Bellec, Scherr, Subramoney et al. 2020, Eqs. 1, 4 and 20-28")
+def eprop(*, surrogate: Surrogate = FastSigmoid(), spatial: Spatial | None = None) -> Rule:
+    """e-prop: the error of a leaky readout times an eligibility filtered by its memory.
 
-    dW_ij[n] ~ (W_out^T e)_i[n] kappa * (sigma'(U_i) q_j)[n]: exact, the reset not seen, for one layer that has no
-    recurrence. Needs a loss that is a sum over time, such as ``OverTime(cross_entropy, mean=True)``.
+    dW_ij[n] ~ (B e)_i[n] kappa * (sigma'(U_i) q_j)[n]. With symmetric feedback exact, the reset not seen, for one layer
+    that has no recurrence. Needs a loss that is a sum over time, such as ``OverTime(cross_entropy, mean=True)``. The
+    paper's slow neurons are `snnlearn.adaptive.alif`, whose eligibility knows the moving threshold.
 
     Args:
-        surrogate: the pseudo-derivative; the paper's is `PiecewiseLinear`.
+        surrogate: the pseudo-derivative; the paper's is ``PiecewiseLinear(width=0.5, peak=0.3)`` at theta = 1.
+        spatial: the paper's three kinds of broadcast. Symmetric: the default; random:
+            ``DirectFeedback.random(net, generator)``; adaptive: ``DirectFeedback.adaptive(net, generator)``.
+
+    The paper's refractory period, during which its pseudo-derivative is 0, and its regulariser of the firing rate are
+    left out.
     """
-    return Rule(surrogate, Eligibility(through_readout=True), Transpose())
+    return Rule(surrogate, Eligibility(through_readout=True), _or_transpose(spatial))
 
 
 @_paper("Xiao, Meng, Zhang, He & Lin 2022")
-def ottt(*, surrogate: Surrogate = _OTTT) -> Rule:
+def ottt(*, surrogate: Surrogate = _OTTT, authors_code: bool = False) -> Rule:
     """OTTT: the error of this step, through all layers, times the trace of what arrived.
 
     Needs a loss that is a sum over time, such as ``OverTime(cross_entropy, mean=True)``.
 
     Args:
         surrogate: the slope; the authors' code takes a sigmoid's.
+        authors_code: traces have the memory of the neurons that send, and none of the network's inputs
+            (`Memory.SENDER`).
 
     Layers keep a trace for alpha too where they have a synapse; the paper's neurons have none.
     """
-    return Rule(surrogate, Eligibility(), Transpose())
+    return Rule(surrogate, Eligibility(memory=Memory.SENDER if authors_code else Memory.OWN), Transpose())
+
+
+@_paper("Kaiser, Mostafa & Neftci 2020; Neftci, Mostafa & Zenke 2019, Sec. V-C and Eq. 19")
+def decolle(
+    net: Network,
+    generator: torch.Generator,
+    *,
+    surrogate: Surrogate = _DECOLLE,
+    classes: int | None = None,
+    features: tuple[int, ...] | None = None,
+    scale: float = 1.0,
+) -> Rule:
+    """DECOLLE: each layer is told at each step how well a fixed random readout of its spikes does.
+
+    dW_ij[n] ~ (G_l^T dL/dr_l)_i[n] sigma'(U_i) P_j[n]. Its layer is `snnlearn.network.decolle_layer`; others do as
+    well. Needs a loss that is a sum over time; the paper's is ``OverTime(smooth_l1)`` or a mean squared error.
+
+    Args:
+        net, generator: what the readouts are drawn for, and from.
+        surrogate: the slope; the authors' code has 1 / (1 + 10 |U|)**2.
+        classes, features, scale: see `LocalErrors.random`.
+    """
+    spatial = LocalErrors.random(net, generator, classes=classes, features=features, scale=scale)
+    return Rule(surrogate, Eligibility(adaptation=False), spatial)
+
+
+@_paper("Lillicrap, Cownden, Tweed & Akerman 2016; Neftci, Mostafa & Zenke 2019, Sec. V-A and Fig. 5b")
+def feedback_alignment(
+    net: Network,
+    generator: torch.Generator,
+    *,
+    surrogate: Surrogate = FastSigmoid(),
+    reset: Reset = Reset.KEPT,
+) -> Rule:
+    """Feedback alignment: BPTT whose errors go down through fixed random weights, G delta instead of W^T delta.
+
+    Args:
+        net, generator: what the feedback is drawn for, and from.
+        surrogate: sigma'.
+        reset: what the gradient sees of the reset.
+
+    Sign-concordant and learned feedback: ``Rule(surrogate, Adjoint(), FeedbackAlignment.concordant(net, generator))``
+    and ``.kolen_pollack``.
+    """
+    return Rule(surrogate, Adjoint(reset), FeedbackAlignment.random(net, generator))
+
+
+@_paper("Nøkland 2016; Neftci, Mostafa & Zenke 2019, Sec. V-A, Box 2 and Fig. 5c")
+def direct_feedback_alignment(
+    net: Network,
+    generator: torch.Generator,
+    *,
+    surrogate: Surrogate = FastSigmoid(),
+    reset: Reset = Reset.KEPT,
+    through_readout: bool = False,
+    features: tuple[int, ...] | None = None,
+) -> Rule:
+    """Direct feedback alignment: every layer is told the output's error through fixed random weights of its own.
+
+    Args:
+        net, generator: what the feedback is drawn for, and from.
+        surrogate: sigma'.
+        reset: what the gradient sees of the reset.
+        through_readout, features: see `DirectFeedback.random`.
+    """
+    spatial = DirectFeedback.random(net, generator, features=features, through_readout=through_readout)
+    return Rule(surrogate, Adjoint(reset), spatial)
 
 
 @_paper("Bauer, Lenz, Haghighatshoar & Sheik 2023, Eqs. 9 and 14-19")
@@ -160,6 +242,27 @@ def tssl_bp(*, paper: bool = False, tau_s: float | None = None) -> Rule:
 def eventprop() -> Rule:
     """EventProp: the exact gradient of spike times in continuous time; needs an `events.EventNetwork`."""
     return Rule(temporal=EventProp())
+
+
+def _or_transpose(spatial: Spatial | None) -> Spatial:
+    return Transpose() if spatial is None else spatial
+
+
+def make(name: str, net: Network | EventNetwork, generator: torch.Generator) -> Rule:
+    """The rule by a recipe's name, with its defaults.
+
+    Args:
+        name: one of `listing`.
+        net, generator: what feedback weights are drawn for and from, where the recipe has some.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    known = listing()
+    if name not in known:
+        raise ValueError(f"there is no recipe {name!r}; there are: {', '.join(known)}")
+    drawn = "generator" in inspect.signature(known[name]).parameters
+    return known[name](net, generator) if drawn else known[name]()
 
 
 def listing() -> dict[str, Any]:

@@ -14,9 +14,11 @@ from snnlearn import _checks
 from snnlearn.events import EventNetwork, EventProp
 from snnlearn.losses import CrossEntropy, CurrentCount, OverTime, SpikeCount
 from snnlearn.network import Network
-from snnlearn.spatial import Transpose
+from snnlearn.online import Online
+from snnlearn.spatial import Spatial, Transpose
 from snnlearn.surrogate import FastSigmoid, Surrogate
 from snnlearn.temporal import Backward, Forward, Method, Unrolled, check_axes
+from snnlearn.temporal.forward import trainable
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -36,11 +38,11 @@ class Rule:
 
     surrogate: Surrogate = FastSigmoid()
     temporal: Backward | Forward = Unrolled()
-    spatial: Transpose = field(default_factory=Transpose)
+    spatial: Spatial = field(default_factory=Transpose)
 
     def __post_init__(self) -> None:
         check_axes(self.surrogate, self.temporal)
-        if not isinstance(self.spatial, Transpose):
+        if not isinstance(self.spatial, Spatial):
             raise TypeError(f"spatial must be a spatial rule such as Transpose(), got {self.spatial!r}")
 
     def check(self, net: Network | EventNetwork, loss: Loss) -> None:
@@ -71,8 +73,22 @@ class Rule:
         counts = isinstance(loss, SpikeCount | CurrentCount)
         if counts and isinstance(net, Network) and net.layers[-1].neuron.fire.analog:
             raise ValueError(f"{name} counts spikes, but the last layer is a readout; use CrossEntropy(over=...)")
+        if isinstance(net, EventNetwork) and (not self.spatial.events or self.spatial.learns):
+            raise ValueError(
+                f"{type(self.spatial).__name__} sends errors of outputs at steps, and spike times have none; with an "
+                "EventNetwork use Transpose() or FeedbackAlignment.random(net, generator)"
+            )
+        self.spatial.check(net, loss, self)
         if isinstance(self.temporal, Forward | Method) and isinstance(net, Network):
             self.temporal.check(net, loss, self)
+
+    def parameters(self, net: Network | EventNetwork) -> list[Tensor]:
+        """What an optimiser is to be given: the network's trainable parameters, and the rule's own where it has some.
+
+        Only feedback that learns has some: `FeedbackAlignment.kolen_pollack`, `DirectFeedback.adaptive`, local readouts
+        that are trained.
+        """
+        return list(trainable(net, self).values())
 
     def objective(self, net: Network | EventNetwork, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         """The scalar whose gradient this rule takes, with its graph: call ``.backward()`` on it.
@@ -100,12 +116,14 @@ class Rule:
     def gradients(
         self, net: Network | EventNetwork, x: Tensor, y: Tensor, loss: Loss
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and the gradient of every trainable parameter by name; nothing is written anywhere."""
-        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        """The loss and the gradient of every trainable parameter by name; nothing is written anywhere.
+
+        Names are those of the network's parameters; of feedback weights that learn, "spatial." and their name.
+        """
+        parameters = trainable(net, self)
         if not parameters:
             raise ValueError("the network has no parameter that requires a gradient; thaw one with requires_grad_()")
         if isinstance(self.temporal, Forward):
-            self.check(net, loss)
             total, sums = x.new_zeros(()), {name: torch.zeros_like(p) for name, p in parameters.items()}
             for value, gradients in self.temporal.steps(net, x, y, loss, self):  # type: ignore[arg-type]
                 total = total + value
@@ -120,10 +138,19 @@ class Rule:
         """Add each parameter's gradient to its ``.grad``, as torch does, and return the loss, detached."""
         if isinstance(self.temporal, Forward):
             value, gradients = self.gradients(net, x, y, loss)
-            for name, p in net.named_parameters():
-                if name in gradients:
-                    p.grad = gradients[name] if p.grad is None else p.grad + gradients[name]
+            for name, p in trainable(net, self).items():
+                p.grad = gradients[name] if p.grad is None else p.grad + gradients[name]
             return value
         value = self.objective(net, x, y, loss)
         value.backward()  # not autograd.grad: the hooks of DistributedDataParallel hang on this
         return value.detach()
+
+    def online(self, net: Network, optimizer: torch.optim.Optimizer, loss: OverTime, *, every: int = 1) -> Online:
+        """A learner for a stream: ``step(x, target)`` learns from one step, and updates after ``every`` of them.
+
+        Args:
+            net, loss: as `gradients`.
+            optimizer: over ``rule.parameters(net)``.
+            every: steps an update.
+        """
+        return Online(self, net, optimizer, loss, every)

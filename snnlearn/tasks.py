@@ -47,6 +47,7 @@ class Task:
         loss: a loss with scores.
         epochs, batch, rate: passes over the data, samples a step, Adam's first learning rate (it falls to 0 as a
             cosine).
+        decay: of the weights, a step and unit of the rate (AdamW); feedback that learns needs some.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Task:
     epochs: int
     batch: int
     rate: float
+    decay: float = 0.0
 
 
 def linear(inputs: int, outputs: int, std: float, generator: torch.Generator) -> nn.Linear:

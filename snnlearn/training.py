@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from snnlearn.datasets import Split
 from snnlearn.events import EventNetwork
 from snnlearn.losses import accuracy
 from snnlearn.network import Network
-from snnlearn.neurons import Trace
 from snnlearn.rule import Rule
 from snnlearn.tasks import Task
 
@@ -56,15 +55,16 @@ def evaluate(net: Network | EventNetwork, rule: Rule, task: Task, split: Split, 
     net.eval()
     with torch.no_grad():
         for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
-            last = net(task.encode(x), rule)[-1]
-            right += accuracy(task.loss.scores(last.s if isinstance(last, Trace) else last), y) * len(y)
+            outputs: Any = net(task.encode(x), rule)
+            answer = outputs[-1] if isinstance(net, EventNetwork) else rule.spatial.answer(outputs)
+            right += accuracy(task.loss.scores(answer), y) * len(y)
     net.train(mode)
     return right / len(split)
 
 
 def train(
     task: Task,
-    rule: Rule,
+    rule: Rule | Callable[[Any, torch.Generator], Rule],
     *,
     name: str = "",
     seed: int = 0,
@@ -80,7 +80,8 @@ def train(
 
     Args:
         task: data, network, loss and settings.
-        rule: the learning rule.
+        rule: the learning rule; or, where it has weights that belong to a network, a function that makes it for one:
+            (network, generator) -> Rule, such as ``recipes.feedback_alignment``.
         name: the rule's name, for the record.
         seed: of the weights and of the order of the data.
         epochs: passes over the data, the task's own number if not given.
@@ -94,7 +95,7 @@ def train(
         OSError: the folder cannot be written.
         KeyboardInterrupt: after the checkpoint was written.
     """
-    if not (isinstance(task, Task) and isinstance(rule, Rule)):
+    if not (isinstance(task, Task) and (isinstance(rule, Rule) or callable(rule))):
         raise TypeError(
             f"train takes a Task and a Rule, such as tasks.digits() and recipes.bptt(); got {type(task).__name__} and "
             f"{type(rule).__name__}"
@@ -104,7 +105,7 @@ def train(
     _checks.whole("seed", seed)
     if seed >= 2**63:
         raise ValueError(f"seed must be below 2**63, got {seed}")
-    run = _Run(task, rule, _settings(task, rule, name, seed, epochs))
+    run = _Run(task, rule, name, seed, epochs)
     folder = None if out is None else Path(out)
     if folder is not None:
         _prepare(folder, resume)
@@ -128,7 +129,7 @@ def train(
                 run.save(folder / CHECKPOINT)
             if interrupted.is_set():
                 raise KeyboardInterrupt
-    train_share, val_share, test_share = (evaluate(run.net, rule, task, split) for split in run.data[:3])
+    train_share, val_share, test_share = (evaluate(run.net, run.rule, task, split) for split in run.data[:3])
     seconds = time.perf_counter() - started
     result = Result(
         name, task.name, seed, epochs, train_share, val_share, test_share, seconds, peak_memory_mb=peak_memory_mb()
@@ -147,12 +148,22 @@ def _settings(task: Task, rule: Rule, name: str, seed: int, epochs: int) -> dict
 class _Run:
     """All that changes while a run goes on, and how it is saved."""
 
-    def __init__(self, task: Task, rule: Rule, settings: dict[str, Any]):
-        self.task, self.rule, self.settings = task, rule, settings
-        self.data = task.load()
-        self.generator = torch.Generator().manual_seed(settings["seed"])
+    def __init__(
+        self, task: Task, rule: Rule | Callable[[Any, torch.Generator], Rule], name: str, seed: int, epochs: int
+    ):
+        self.task, self.data = task, task.load()
+        self.generator = torch.Generator().manual_seed(seed)
         self.net = task.network(self.generator)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=task.rate)
+        # a generator of its own, so that the order of the data is the same under every rule
+        feedback = torch.Generator().manual_seed(seed + 1)
+        self.rule = rule if isinstance(rule, Rule) else rule(self.net, feedback)
+        if not isinstance(self.rule, Rule):
+            raise TypeError(f"rule must make a Rule for a network, it made a {type(self.rule).__name__}")
+        self.settings = settings = _settings(task, self.rule, name, seed, epochs)
+        parameters = self.rule.parameters(self.net)
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=task.rate)
+        if task.decay:
+            self.optimizer = torch.optim.AdamW(parameters, lr=task.rate, weight_decay=task.decay)
         self.steps = -(-len(self.data.train) // task.batch)  # a epoch
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, settings["epochs"] * self.steps)
         self.done, self.seconds = 0, 0.0
@@ -180,6 +191,7 @@ class _Run:
             "order": self.order,
             "generator": self.generator.get_state(),
             "network": self.net.state_dict(),
+            "feedback": self.rule.spatial.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -194,6 +206,7 @@ class _Run:
             raise ValueError(f"{path} belongs to another run: it has {was}; give the same settings or another folder")
         try:
             self.net.load_state_dict(state["network"])
+            self.rule.spatial.load_state_dict(state["feedback"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
             self.generator.set_state(state["generator"])

@@ -73,7 +73,7 @@ def test_superspikes_traces():
     for i, key in enumerate(("trace_dU1", "trace_dU2")):
         past, q, spikes = carry.layers[i], [], []
         for x_n in below:
-            past, traces = advance(net.layers[i], past, x_n)
+            past, traces = advance(net.layers, i, past, x_n)
             q.append(traces.q)
             spikes.append(past.state.s)
         equal(torch.stack(q), g[key].movedim(-1, 0))
@@ -90,7 +90,7 @@ def test_decolles_trace_is_the_presynaptic_trace_of_a_scaled_layer():
     P = Q = torch.zeros(B, 5, **F64)
     for x_n in x:
         P, Q = alpha * P + (1 - alpha) * Q, beta * Q + (1 - beta) * x_n
-        past, traces = advance(layer, past, x_n)
+        past, traces = advance([layer], 0, past, x_n)
         torch.testing.assert_close(layer.gain * traces.q, P, rtol=1e-12, atol=1e-14)
     assert P.abs().max() > 0.1
 
@@ -297,6 +297,6 @@ def test_weights_may_change_between_steps():
             with torch.no_grad():
                 net.layers[0].synapse.weight.zero_()
                 net.layers[0].synapse.bias.fill_(5.0)
-        carry, _, gradients = rule.temporal.step(net, carry, x[n], y[n], SQUARE, rule)
+        carry, _, gradients, _ = rule.temporal.step(net, carry, x[n], y[n], SQUARE, rule)
     assert carry.layers[0].state.s.min() == 1
     assert set(gradients) == {"layers.0.synapse.weight", "layers.0.synapse.bias"}

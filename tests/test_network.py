@@ -448,15 +448,17 @@ def test_diverged_weights_do_not_look_healthy():
         net(x, RULE)
 
 
-def test_connect_knows_two_ways_down():
+def test_connect_knows_three_ways_down():
     synapse, x = nn.Linear(2, 2), torch.ones(1, 2, requires_grad=True)
     assert connect(synapse, synapse, x).requires_grad
     assert torch.autograd.grad(connect(synapse, synapse, x).sum(), x)[0].abs().sum() > 0
     connect(synapse, None, x).sum().backward()
     assert x.grad is None
     assert synapse.weight.grad is not None
-    with pytest.raises(TypeError, match="no way to send an error through Linear"):
-        connect(synapse, nn.Linear(2, 2), x)
+    other = nn.Linear(2, 2)
+    out = connect(synapse, other, x)
+    assert torch.equal(out, synapse(x))
+    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], other.weight.sum(0)[None])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_the_influence_matrix_ends_as_in_the_file():
     x, y = g.tm("x").double(), g.tm("target").double()
     carry = rule.temporal.start(net, x[0], SQUARE, rule)
     for n in range(len(x)):
-        carry, _, _ = rule.temporal.step(net, carry, x[n], y[n], SQUARE, rule)
+        carry, *_ = rule.temporal.step(net, carry, x[n], y[n], SQUARE, rule)
     P, at = carry.P, 0
     first = sum(v.numel() for v in (net.layers[0].synapse.weight,))
     last = P[:, -3:, at : at + first].unflatten(-1, (4, 5))  # the newest of the top layer's sent spikes come last

@@ -5,6 +5,7 @@ from snnlearn.temporal.base import Backward as Backward
 from snnlearn.temporal.base import Reset as Reset
 from snnlearn.temporal.base import check_axes as check_axes
 from snnlearn.temporal.eligibility import Eligibility as Eligibility
+from snnlearn.temporal.eligibility import Memory as Memory
 from snnlearn.temporal.forward import Forward as Forward
 from snnlearn.temporal.recursion import Credit as Credit
 from snnlearn.temporal.recursion import Method as Method

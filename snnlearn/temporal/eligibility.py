@@ -13,30 +13,59 @@ the same way, and then it is a (post, pre) matrix:
 
     eps * (sigma'(U_i) q_j)[n]                                   (Eq. 17)
 
-DECOLLE's presynaptic trace P is the q of a layer with delay=1, times its gain (1 - alpha) * (1 - beta).
+DECOLLE's presynaptic trace P is the filtered input of its layer (`snnlearn.network.decolle_layer`), whose neuron has
+alpha = beta = 0. An adaptive neuron (`snnlearn.adaptive`) has a second eligibility, that of its threshold, which makes
+the product a matrix in any case (Bellec et al. 2020, Eqs. 24-25):
+
+    eps^a_ij[n] = rho * eps^a_ij[n-1] + f_i[n-1] * (q_j[n-1] - strength * eps^a_ij[n-1])
+    eligibility   f_i[n] * (q_j[n] - strength * eps^a_ij[n])
 """
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from snnlearn import _checks
+from snnlearn.adaptive import Adaptive, AdaptiveState
 from snnlearn.filters import IDENTITY, Cascade, Filter
 from snnlearn.losses import OverTime
 from snnlearn.neurons import Neuron, State
-from snnlearn.spatial import connect
+from snnlearn.resets import Constant
+from snnlearn.spatial import FeedbackAlignment, connect, zero
 from snnlearn.surrogate import firing
 from snnlearn.temporal.base import Reset
-from snnlearn.temporal.forward import Forward, Step, trainable, zero
+from snnlearn.temporal.forward import Forward, Step, trainable
 from snnlearn.temporal.recursion import affine
 
 if TYPE_CHECKING:
     from snnlearn.network import Layer, Network
     from snnlearn.rule import Rule
+
+
+class Memory(enum.Enum):
+    """How long a presynaptic trace remembers.
+
+    OWN: as the neuron that the synapse reaches, alpha and beta: what the equations say.
+    SENDER: as the neurons that the spikes come from, their beta; inputs of the network and a bias have no trace. Found
+    in OTTT's code, not in the paper: the same where all layers share one beta, but for the first layer and the readout.
+    NONE: not at all (SLTT, Meng et al. 2023).
+    """
+
+    OWN = "own"
+    SENDER = "sender"
+    NONE = "none"
+
+    def decays(self, layers: Sequence[Layer], i: int) -> tuple[Constant, Constant]:
+        """Of the traces p and q of the input of layer i."""
+        if self is Memory.OWN:
+            return layers[i].neuron.alpha, layers[i].neuron.beta
+        return 0.0, layers[i - 1].neuron.beta if self is Memory.SENDER and i > 0 else 0.0
 
 
 class Presynaptic(NamedTuple):
@@ -53,11 +82,13 @@ class Presynaptic(NamedTuple):
 class Carried(NamedTuple):
     """What a layer carries from step to step."""
 
-    state: State
+    state: State | AdaptiveState
     inputs: tuple[Tensor, ...]  # the last `delay` inputs, oldest first
     sent: tuple[Tensor, ...]  # the last `lag` spikes, oldest first
     traces: Presynaptic
     filters: dict[str, tuple[Tensor, ...]] | None  # of the eligibility, by parameter, and of the spikes ("")
+    filtered: tuple[Tensor, ...] = ()  # the state of the layer's own filter
+    slow: dict[str, Tensor] | None = None  # eps^a of the next step, by parameter
 
 
 class Carry(NamedTuple):
@@ -78,15 +109,23 @@ class Eligibility(Forward):
     Args:
         through_readout: filter the eligibility of the hidden layer by the memory of the readout above it, through which
             its spikes reach the loss (e-prop). Exact for one hidden layer without recurrence, the reset not seen.
+        memory: of the presynaptic traces.
+        adaptation: whether the eligibility of an adaptive neuron knows its moving threshold (e-prop), or leaves it out
+            (DECOLLE).
     """
 
     through_readout: bool = False
+    memory: Memory = Memory.OWN
+    adaptation: bool = True
 
     reset = Reset.IGNORED
 
     def __post_init__(self) -> None:
-        if not isinstance(self.through_readout, bool):
-            raise TypeError(f"through_readout must be True or False, got {self.through_readout!r}")
+        for name in ("through_readout", "adaptation"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.memory, Memory):
+            raise TypeError(f"memory must be one of {', '.join(map(str, Memory))}, got {self.memory!r}")
 
     def check(self, net: Network, loss: object, rule: Rule) -> None:
         """See `Forward.check`.
@@ -96,11 +135,11 @@ class Eligibility(Forward):
         """
         super().check(net, loss, rule)
         assert isinstance(loss, OverTime)
-        filtered = self.through_readout or loss.filter is not None
+        filtered = self._has_matrix(net, loss)
         for i, layer in enumerate(net.layers):
             if isinstance(layer.source, nn.Module) and trainable(layer.source):
                 raise ValueError(f"layer {i} learns its constants, for which there is no trace here; use RTRL()")
-            if not isinstance(layer.neuron, Neuron):
+            if not isinstance(layer.neuron, Neuron | Adaptive):
                 raise ValueError(
                     f"layer {i} is an {type(layer.neuron).__name__}, which has no presynaptic trace of its own; use "
                     "Unrolled() or AdjointSRM()"
@@ -120,16 +159,24 @@ class Eligibility(Forward):
                     f"a filtered eligibility is a (post, pre) matrix, for which the synapses of layer {i} must be "
                     f"nn.Linear; got {layer.synapse}"
                 )
-            reached = i and rule.spatial.down(i, layer.synapse) is not None
-            if reached and layer.delay and not filtered:
+            reaches = rule.spatial.reaches(i, layer.synapse)
+            if reaches and layer.delay and not filtered:
                 raise ValueError(
                     f"layer {i} has delay={layer.delay}, so an error that is told within a step never reaches the "
-                    "layer below; use delay=0 above the first layer, a loss with a filter, or Adjoint()"
+                    "layer below; use delay=0 above the first layer, a loss with a filter, DirectFeedback, "
+                    "LocalErrors, or Adjoint()"
+                )
+            if reaches and layer.filter is not None:
+                raise ValueError(
+                    f"layer {i} filters its input, so an error that is told within a step does not pass to the layer "
+                    "below as it should; use LocalErrors or DirectFeedback, or Adjoint()"
                 )
         if self.through_readout:
             if loss.filter is not None:
                 raise ValueError("through_readout has no place beside a loss with a filter; use one of the two")
             top = net.layers[-1].neuron
+            if net.layers[-1].filter is not None:
+                raise ValueError("through_readout knows the readout's own memory, not a filter before it; leave it out")
             if net.layers[-1].delay:
                 raise ValueError(
                     f"through_readout knows a readout without delay, got delay={net.layers[-1].delay}; use delay=0 "
@@ -137,12 +184,22 @@ class Eligibility(Forward):
                 )
             if not top.fire.analog:
                 raise ValueError("through_readout needs a readout on top, whose memory it knows; got a spiking layer")
-            deep = [i for i, layer in enumerate(net.layers[1:-1], 1) if rule.spatial.down(i, layer.synapse) is not None]
+            deep = [i for i, layer in enumerate(net.layers[1:-1], 1) if rule.spatial.reaches(i, layer.synapse)]
             if deep:
                 raise ValueError(
                     f"e-prop has one layer below the readout; layer {deep[0]} would pass an error down to another. Use "
-                    "Eligibility() or Adjoint()"
+                    "DirectFeedback, Eligibility() or Adjoint()"
                 )
+        if rule.spatial.learns and isinstance(rule.spatial, FeedbackAlignment) and filtered:
+            raise ValueError(
+                "a filtered eligibility has no gradient for feedback weights between layers; use "
+                "DirectFeedback.adaptive(net, generator), or feedback that is fixed"
+            )
+
+    def _has_matrix(self, net: Network, loss: OverTime) -> bool:
+        """Whether the eligibility belongs to a pair of neurons, and not to the sender alone."""
+        adaptive = self.adaptation and any(isinstance(layer.neuron, Adaptive) for layer in net.layers)
+        return self.through_readout or loss.filter is not None or adaptive
 
     def start(self, net: Network, x: Tensor, loss: OverTime, rule: Rule) -> Carry:
         """At rest, all traces 0."""
@@ -154,24 +211,24 @@ class Eligibility(Forward):
                 one = x.new_zeros(())
                 own = None if layer.recurrent is None else rest
                 filters = None if filter is None else {"": filter.start(rest)}
+                filtered = () if layer.filter is None else layer.filter.start(none)
                 traces = Presynaptic(none, none, one, one, own, own)
-                layers.append(
-                    Carried(layer.neuron.start(a), (none,) * layer.delay, (rest,) * layer.lag, traces, filters)
-                )
+                start = layer.neuron.start(a)
+                layers.append(Carried(start, (none,) * layer.delay, (rest,) * layer.lag, traces, filters, filtered))
                 x = rest
         return Carry(layers, None)
 
     def step(self, net: Network, carry: Carry, x: Tensor, target: Tensor, loss: OverTime, rule: Rule) -> Step:
         """See `Forward.step`."""
-        if self.through_readout or loss.filter is not None:
+        if self._has_matrix(net, loss):
             return self._step_filtered(net, carry, x, target, loss, rule)
-        parameters = trainable(net)
+        parameters = trainable(net, rule)
         below, states, carried = [x], [], []
         with torch.enable_grad():
             for i, (layer, past) in enumerate(zip(net.layers, carry.layers, strict=True)):
-                now, arrived = advance(layer, past, below[-1].detach())
+                now, arrived = advance(net.layers, i, past, below[-1].detach(), self.memory)
                 # the value is the step's own, the gradient that of the trace, which is 1 towards this step's input
-                traced = arrived.q + (zero(below[-1]) if layer.delay == 0 else 0.0)
+                traced = arrived.q + (zero(below[-1]) if layer.delay == 0 and layer.filter is None else 0.0)
                 a = layer.current(i, [*below[:-1], traced], rule)
                 if _has_bias(layer.synapse):
                     a = a + layer.gain * (arrived.q_one - 1) * layer.synapse(torch.zeros_like(arrived.q))
@@ -184,14 +241,15 @@ class Eligibility(Forward):
                 carried.append(now)
             value = rule.spatial.objective(lambda out, y: loss.at(out, y), states, target)
         found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True, materialize_grads=True)
-        return Step(Carry(carried, None), value.detach(), dict(zip(parameters, found, strict=True)))
+        output = rule.spatial.answer(states).detach()
+        return Step(Carry(carried, None), value.detach(), dict(zip(parameters, found, strict=True)), output)
 
     def _filters(self, net: Network, loss: OverTime) -> list[Filter | None]:
         """What each layer's eligibility is filtered by; None where it is not."""
         if loss.filter is not None:
             return [loss.filter] * len(net.layers)
         if not self.through_readout:
-            return [None] * len(net.layers)
+            return [IDENTITY if self._has_matrix(net, loss) else None] * len(net.layers)
         top = net.layers[-1].neuron
         return [*[Cascade(top.alpha, top.beta)] * (len(net.layers) - 1), IDENTITY]
 
@@ -199,69 +257,92 @@ class Eligibility(Forward):
         """Eq. 17: the error of each layer, times its filtered eligibility."""
         carried: list[Carried] = []
         below, eligibilities, outputs = x, [], []
-        for layer, past, filter in zip(net.layers, carry.layers, self._filters(net, loss), strict=True):
+        layers = zip(net.layers, carry.layers, self._filters(net, loss), strict=True)
+        for i, (layer, past, filter) in enumerate(layers):
             assert filter is not None
             assert past.filters is not None
-            now, arrived = advance(layer, past, below)
+            now, arrived = advance(net.layers, i, past, below, self.memory)
             below, U, neuron = now.state.s, now.state.U, layer.neuron
             f = torch.ones_like(U) if neuron.fire.analog else rule.surrogate.slope(U - neuron.theta)
-            raw = {"": below} | {
-                name: f[:, :, None] * q[:, None, :] if name.endswith("weight") else f * q
-                for name, q in _arrived(layer, arrived).items()
-            }
+            raw, slow = {"": below}, dict[str, Tensor]()
+            for name, q in _arrived(layer, arrived).items():
+                slope = f[:, :, None] if name.endswith("weight") else f
+                q = q[:, None, :] if name.endswith("weight") else q
+                if isinstance(neuron, Adaptive) and self.adaptation:
+                    eps = now.slow[name] if now.slow else 0.0
+                    raw[name] = slope * (q - neuron.strength * eps)
+                    slow[name] = neuron.rho * eps + raw[name]
+                else:
+                    raw[name] = slope * q
             filters = {k: filter.step(past.filters.get(k) or filter.start(v), v) for k, v in raw.items()}
             values = {k: filter.value(v) for k, v in filters.items()}
             outputs.append(values.pop(""))
             eligibilities.append(values)
-            carried.append(now._replace(filters=filters))
+            carried.append(now._replace(filters=filters, slow=slow))
         filtered_target = carry.target
         if loss.filter is not None:
             filtered_target = loss.filter.step(filtered_target or loss.filter.start(target.to(x.dtype)), target)
             target = loss.filter.value(filtered_target)
 
-        # Each layer's error: stand-ins for the outputs, of which only the top's value matters
-        leaves = [*(torch.zeros_like(out) for out in outputs[:-1]), outputs[-1].detach()]
+        # Each layer's error: its output as a leaf, and how an error at the layer above reaches it, with value 0
+        parameters, leaves = trainable(net, rule), [out.detach() for out in outputs]
+        own = {name: p for name, p in parameters.items() if name.startswith("spatial.")}
         states: list[State] = []
         with torch.enable_grad():
             for i, (layer, leaf) in enumerate(zip(net.layers, leaves, strict=True)):
                 leaf.requires_grad_()
                 if i:
-                    below = states[-1].s
-                    leaf = leaf + zero(layer.gain * connect(layer.synapse, rule.spatial.down(i, layer.synapse), below))
+                    told = [x, *(state.s for state in states)]
+                    synapse = connect(layer.synapse, rule.spatial.down(i, layer.synapse), told[-1])
+                    leaf = leaf + zero(layer.gain * (synapse + rule.spatial.inject(i, told)))
                 states.append(State(leaf, leaf, leaf))
             value = rule.spatial.objective(lambda out, y: loss.at(out, y), states, target)
-        errors = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-        gradients = {name: torch.zeros_like(p) for name, p in trainable(net).items()}
-        names = {id(p): name for name, p in trainable(net).items()}  # two layers may share a parameter
-        for layer, e, eligibility in zip(net.layers, errors, eligibilities, strict=True):
+        wanted = [*leaves, *own.values()]
+        errors = torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True)
+        gradients = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        gradients.update(zip(own, errors[len(leaves) :], strict=True))
+        names = {id(p): name for name, p in parameters.items()}  # two layers may share a parameter
+        for layer, e, eligibility in zip(net.layers, errors, eligibilities, strict=False):
             for part, epsilon in eligibility.items():
-                if (name := names.get(id(layer.get_parameter(part)))) is not None:
-                    gradients[name] += torch.einsum("bi,bi...->i...", e, epsilon)
-        return Step(Carry(carried, filtered_target), value.detach(), gradients)
+                if (key := names.get(id(layer.get_parameter(part)))) is not None:
+                    gradients[key] += torch.einsum("bi,bi...->i...", e, epsilon)
+        output = rule.spatial.answer([c.state for c in carried])
+        return Step(Carry(carried, filtered_target), value.detach(), gradients, output)
 
 
-def advance(layer: Layer, past: Carried, x: Tensor) -> tuple[Carried, Presynaptic]:
-    """A step of a layer and of its traces, without gradient. Input x (B, *features)."""
+def advance(
+    layers: Sequence[Layer], i: int, past: Carried, x: Tensor, memory: Memory = Memory.OWN
+) -> tuple[Carried, Presynaptic]:
+    """A step of layer i and of its traces, without gradient. Input x (B, *features)."""
     with torch.no_grad():
-        neuron, t = layer.neuron, past.traces
-        alpha, beta = neuron.alpha, neuron.beta
+        layer, t = layers[i], past.traces
+        neuron: Any = layer.neuron
+        alpha, beta = memory.decays(layers, i)
         waiting = (*past.inputs, x)
         arrived, own = waiting[0], past.sent[0]
+        filtered = past.filtered
+        if layer.filter is not None:
+            filtered = layer.filter.step(filtered, arrived)
+            arrived = layer.filter.value(filtered)
         a = layer.gain * layer.synapse(arrived)
         p = alpha * t.p + arrived  # Eq. 16
-        p_one = alpha * t.p_one + 1
+        one, lasting = (1 + alpha * t.p_one, beta) if memory is Memory.OWN else (torch.ones_like(t.p_one), 0.0)
         p_own = q_own = None
         if layer.recurrent is not None:
             a = a + layer.recurrent(own)
             assert t.p_own is not None
             assert t.q_own is not None
-            p_own = alpha * t.p_own + own
-            q_own = beta * t.q_own + p_own
-        traces = Presynaptic(p, beta * t.q + p, p_one, beta * t.q_one + p_one, p_own, q_own)  # Eq. 15
+            fast, slow = memory.decays(layers, i) if memory is Memory.OWN else memory.decays([layer, layer], 1)
+            p_own = fast * t.p_own + own
+            q_own = slow * t.q_own + p_own
+        traces = Presynaptic(p, beta * t.q + p, one, lasting * t.q_one + one, p_own, q_own)  # Eq. 15
         if not _checks.finite(a):
             raise ValueError("a current holds NaN or infinity: the weights have diverged; train slower")
         state = neuron.step(past.state, a)
-        return Carried(state, waiting[1:], (*past.sent[1:], state.s), traces, past.filters), traces
+        now = past._replace(
+            state=state, inputs=waiting[1:], sent=(*past.sent[1:], state.s), traces=traces, filtered=filtered
+        )
+        return now, traces
 
 
 def _arrived(layer: Layer, traces: Presynaptic) -> dict[str, Tensor]:

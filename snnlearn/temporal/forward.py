@@ -25,6 +25,7 @@ class Step(NamedTuple):
     carry: Any  # what the next step needs
     loss: Tensor
     gradients: dict[str, Tensor]  # of every trainable parameter, for this step alone
+    output: Tensor | None = None  # the network's, (B, C)
 
 
 class Forward:
@@ -67,7 +68,7 @@ class Forward:
         Raises:
             TypeError, ValueError: see `check`; x or y have other shapes, dtypes or devices, or hold NaN or infinity.
         """
-        self.check(net, loss, rule)
+        rule.check(net, loss)
         _checks.sequence("the input x", x)
         first = next(net.parameters(), None)
         if first is not None:
@@ -77,7 +78,7 @@ class Forward:
         weight = loss.weight(T, B)
         carry = self.start(net, x[0], loss, rule)
         for n in range(T):
-            carry, value, gradients = self.step(net, carry, x[n], loss.target(y, n), loss, rule)
+            carry, value, gradients, _ = self.step(net, carry, x[n], loss.target(y, n), loss, rule)
             yield weight * value, {name: weight * g for name, g in gradients.items()}
 
     def run(
@@ -95,14 +96,12 @@ class Forward:
             return neuron.simulate(a, recurrent, lag, state, sent)
 
 
-def trainable(net: nn.Module) -> dict[str, Tensor]:
-    """The parameters whose gradient is wanted, by name."""
-    return {name: p for name, p in net.named_parameters() if p.requires_grad}
-
-
-def zero(x: Tensor) -> Tensor:
-    """Zero, with the gradient of x."""
-    return x - x.detach()
+def trainable(net: nn.Module, rule: Rule | None = None) -> dict[str, Tensor]:
+    """The parameters whose gradient is wanted, by name; those of the rule's own feedback begin with "spatial."."""
+    found = dict(net.named_parameters())
+    if rule is not None:
+        found |= {f"spatial.{name}": p for name, p in rule.spatial.named_parameters()}
+    return {name: p for name, p in found.items() if p.requires_grad}
 
 
 def with_method(rule: Rule, temporal: Any) -> Rule:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from snnlearn.neurons import Neuron, State, Trace, before
 from snnlearn.resets import Update, no_reset, subtract, subtract_decayed, to_zero
+from snnlearn.spatial.base import Rerouted
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal.base import Reset, call
 
@@ -295,6 +296,8 @@ def affine(module: nn.Module) -> bool:
     """Whether a module is linear but for a bias, so that its transpose is the same at every input."""
     if isinstance(module, nn.Sequential):
         return all(map(affine, module))
+    if isinstance(module, Rerouted):
+        return affine(module.synapse)
     return isinstance(module, (*_LINEAR, nn.Flatten, nn.Unflatten))
 
 

@@ -5,8 +5,9 @@ P[n] = dh[n]/dw is the influence of every parameter w on every state h. With the
     P[n] = J[n] P[n-1] + J_w[n],   J = dh[n]/dh[n-1],   J_w = dh[n]/dw at fixed h[n-1]
 
 which torch.func takes of the network's own step, so any network will do: recurrent, convolutional, learned constants,
-every reset and surrogate. P has (states x parameters) entries a sample, which is why the network should be small.
-The tutorial's Eq. 12 has indices that its text does not define; they are those of P here.
+every reset and surrogate. Where a spatial rule reroutes the error, J and J_w are the rerouted ones, and the result is
+that of the backward method with the same spatial rule. P has (states x parameters) entries a sample, which is why the
+network should be small. The tutorial's Eq. 12 has indices that its text does not define; they are those of P here.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from torch.func import jacrev, vmap
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from snnlearn import _checks
+from snnlearn.adaptive import Adaptive
 from snnlearn.losses import OverTime, cross_entropy
 from snnlearn.neurons import Neuron
-from snnlearn.spatial import Transpose
+from snnlearn.spatial import LocalErrors
 from snnlearn.temporal.base import Reset, call, check_reset
 from snnlearn.temporal.forward import Forward, Step, trainable, with_method
 from snnlearn.temporal.unrolled import Unrolled
@@ -66,7 +68,7 @@ class _Step(nn.Module):
 
 @dataclass(frozen=True)
 class RTRL(Forward):
-    """Real-time recurrent learning, equal to BPTT.
+    """Real-time recurrent learning, equal to BPTT, and with another spatial rule to `Unrolled` with that rule.
 
     Args:
         reset: what the gradient sees of the reset.
@@ -81,17 +83,28 @@ class RTRL(Forward):
         _checks.whole("largest", self.largest, least=1)
 
     def check(self, net: Network, loss: object, rule: Rule) -> None:
-        """See `Forward.check`; and errors may only go through the transposed weights."""
+        """See `Forward.check`.
+
+        Raises:
+            ValueError: a neuron's past is more than a state, feedback weights learn, or local errors meet a filtered
+                loss.
+        """
         super().check(net, loss, rule)
+        assert isinstance(loss, OverTime)
         for i, layer in enumerate(net.layers):
-            if not isinstance(layer.neuron, Neuron):
+            if not isinstance(layer.neuron, Neuron | Adaptive):
                 raise ValueError(
                     f"layer {i} is an {type(layer.neuron).__name__}, whose past is more than a state; use Unrolled()"
                 )
-        if type(rule.spatial) is not Transpose:
+        if rule.spatial.learns:
             raise ValueError(
-                f"RTRL differentiates the network exactly and has no error to send elsewhere, got "
-                f"{type(rule.spatial).__name__}; use Transpose(), or Eligibility() with this spatial rule"
+                "RTRL has no influence matrix for feedback weights that learn; use Unrolled(), or feedback that is "
+                "fixed"
+            )
+        if loss.filter is not None and isinstance(rule.spatial, LocalErrors):
+            raise ValueError(
+                "RTRL carries the filter of one output, and local errors have one for each layer; use Unrolled() or "
+                "Eligibility(), or a loss without a filter"
             )
 
     def start(self, net: Network, x: Tensor, loss: OverTime, rule: Rule) -> Influence:
@@ -129,29 +142,34 @@ class RTRL(Forward):
         own = sum(form.widths)  # of the network; behind them lies the memory of the loss
         module, inner = _Step(net), with_method(rule, Unrolled(self.reset))
 
-        def advance(theta: Tensor, h: Tensor, x_n: Tensor, target_n: Tensor) -> tuple[Tensor, Tensor]:
+        def advance(theta: Tensor, h: Tensor, x_n: Tensor, target_n: Tensor) -> tuple[Tensor, Any]:
             """One sample: the states after the step, and behind them the step's loss."""
             w = [v.view(s) for v, s in zip(theta.split(sizes), shapes, strict=True)]
             parts = zip(h[:own].split(form.widths), form.shapes, strict=True)
             before = tree_unflatten([v.view(shape) for v, shape in parts], form.tree)
             states, past = call(module, list(parameters.values()), w, x_n[None], inner, before)
-            out, target_n = states[-1].s, target_n[None]
             after = [v.flatten() for v in tree_flatten(past)[0]]
-            if loss.filter is not None:
-                memory = h[own:].view(2, -1, *out.shape).unbind(0)
-                filters = [loss.filter.step(tuple(v), u) for v, u in zip(memory, (out, target_n), strict=True)]
-                after += [v.flatten() for state in filters for v in state]
-                out, target_n = (loss.filter.value(state) for state in filters)
-            after.append(loss.at(out, target_n)[None])
+
+            def at(out: Tensor, y: Tensor) -> Tensor:
+                if loss.filter is not None:
+                    memory = h[own:].view(2, -1, *out.shape).unbind(0)
+                    filters = [loss.filter.step(tuple(v), u) for v, u in zip(memory, (out, y), strict=True)]
+                    after.extend(v.flatten() for state in filters for v in state)
+                    out, y = (loss.filter.value(state) for state in filters)
+                return loss.at(out, y)
+
+            value = rule.spatial.objective(at, states, target_n[None])
+            after.append(value[None])
             z = torch.cat(after)
-            return z, z
+            return z, (z, rule.spatial.answer(states)[0])
 
         jacobian = vmap(jacrev(advance, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0, 0))
-        (J_w, J), z = jacobian(theta, h, x, target)
+        (J_w, J), (z, output) = jacobian(theta, h, x, target)
         P = J @ P + J_w  # Eq. 12
         found = P[:, -1].sum(0)
         gradients = {name: g.view(s).clone() for name, g, s in zip(parameters, found.split(sizes), shapes, strict=True)}
-        return Step(Influence(z[:, :-1].clone(), P[:, :-1].clone(), form), z[:, -1].sum(), gradients)
+        carry = Influence(z[:, :-1].clone(), P[:, :-1].clone(), form)
+        return Step(carry, z[:, -1].sum(), gradients, output)
 
 
 def _check_target(target: Tensor, shape: tuple[int, ...], loss: OverTime) -> None:

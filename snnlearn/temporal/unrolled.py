@@ -79,6 +79,6 @@ class Unrolled:
         for piece in a.split(self.window):
             trace = neuron.simulate(piece, recurrent, lag, state, sent, fire, reset)
             pieces.append(trace)
-            state = State(*(x.detach() for x in trace.last))
+            state = type(trace.last)(*(x.detach() for x in trace.last))
             sent = tuple(x.detach() for x in (*sent, *trace.s.unbind(0))[-lag:])
-        return Trace(*(torch.cat(x) for x in zip(*pieces, strict=True)))
+        return type(pieces[0])(*(torch.cat(x) for x in zip(*pieces, strict=True)))
