@@ -179,12 +179,13 @@ class EventLIF(nn.Module):
         if not _checks.holds(torch.isfinite(W)):
             raise ValueError(f"the weights of layer {i} hold NaN or infinity: they have diverged; train slower")
         down = rule.spatial.down(i, self.synapse)
-        if down is not None and not (isinstance(down, nn.Linear) and down.weight.shape == W.shape):
+        feedback = None if down is None else getattr(down, "weight", None)
+        if down is not None and not (isinstance(feedback, Tensor) and feedback.shape == W.shape):
             raise TypeError(
                 f"no way to send an error through {down}; in layer {i} down must be the synapse, "
                 f"nn.Linear({self.synapse.in_features}, {self.synapse.out_features}) or None"
             )
-        feedback = None if down is None else down.weight.detach()
+        feedback = None if feedback is None else feedback.detach()
         times, neurons = run(self.cell, x.times, x.neurons, W, feedback, self.horizon, self.most)
         return Events(times, neurons, self.synapse.out_features)
 

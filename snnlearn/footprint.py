@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from snnlearn import _checks
 from snnlearn.events import EventNetwork
@@ -84,6 +86,43 @@ def _storages(x: Any) -> Iterator[torch.UntypedStorage]:
             yield from _storages(entry)
 
 
+class Work(TorchDispatchMode):
+    """Counts the work done inside its ``with`` block.
+
+    Attributes:
+        operations: multiplications and additions of matrix products and convolutions, and one for each entry that
+            any other operation makes. Views are free.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # see `Live`
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.operations += count(*args, **kwargs, out_val=out)
+        elif not func.is_view:
+            self.operations += sum(x.numel() for x in tree_leaves(out) if isinstance(x, Tensor))
+        return out
+
+
+def work(rule: Rule, net: Network | EventNetwork, x: Any, y: Tensor, loss: Loss) -> int:
+    """The operations that one gradient takes, as `Work` counts them.
+
+    Args:
+        rule, net, x, y, loss: as `Rule.gradients`.
+    """
+    with untouched(net), Work() as counted:
+        rule.gradients(net, x, y, loss)
+    return counted.operations
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes that a gradient takes, as this module's docstring says."""
@@ -107,8 +146,7 @@ def measure(rule: Rule, net: Network | EventNetwork, x: Any, y: Tensor, loss: Lo
             return Memory(kept, live.peak)
         value = rule.objective(net, x, y, loss)
         kept = live.alive
-        weights = [p for p in net.parameters() if p.requires_grad]
-        torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(value, rule.parameters(net), allow_unused=True, materialize_grads=True)
         return Memory(kept, live.peak)
 
 

@@ -20,7 +20,7 @@ from snnlearn.events import EventNetwork
 from snnlearn.filters import Exponentials
 from snnlearn.firstspike import digits_loss, digits_network, on_off_times
 from snnlearn.losses import CrossEntropy, OverTime, cross_entropy, mean_over_time, van_rossum
-from snnlearn.network import Layer, Network
+from snnlearn.network import Layer, Network, decolle_layer
 from snnlearn.neurons import Neuron, Threshold, cuba_lif, readout
 from snnlearn.resets import to_zero
 
@@ -153,6 +153,25 @@ def digits_trains(steps: int = 50, hidden: int = 64) -> Task:
     return replace(base, network=network, loss=van_rossum(mean=True, patterns=patterns), epochs=10, rate=2e-2)
 
 
+def digits_decolle(steps: int = 50, hidden: int = 64) -> Task:
+    """Digits on DECOLLE's layer, with a readout on top of it; a loss that is a mean over steps.
+
+    Args:
+        steps, hidden: as `digits`.
+    """
+    base = digits_online(steps, hidden)
+
+    def network(generator: torch.Generator) -> Network:
+        first: nn.Linear = nn.utils.skip_init(nn.Linear, 128, hidden)
+        nn.init.normal_(first.weight, std=4 / math.sqrt(128), generator=generator)
+        nn.init.zeros_(first.bias)
+        top = base.network(generator).layers[-1]
+        assert isinstance(top, Layer)
+        return Network(decolle_layer(first, tau_mem=20e-3, tau_syn=10e-3), top)
+
+    return replace(base, network=network, loss=OverTime(cross_entropy, mean=True, scale=15.0), rate=3e-2)
+
+
 def digits_events() -> Task:
     """Digits in continuous time: a spike for each pixel and its negative, and the first output to fire is the answer.
 
@@ -172,6 +191,7 @@ SUITED: dict[str, dict[str, Callable[[], Task]]] = {
         "superspike": digits_trains,
         "tssl_bp": digits_patterns,
         "eventprop": digits_events,
+        "decolle": digits_decolle,
     }
 }
 

@@ -23,7 +23,7 @@ FLOORS = [
     ["network", "nn", "firstspike"],
     ["sparse"],
     ["rule"],
-    ["recipes", "tasks", "footprint"],
+    ["recipes", "tasks", "footprint", "grid"],
     ["training", "microscope"],
     ["plots", "painting"],
     ["widgets"],

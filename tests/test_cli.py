@@ -191,7 +191,7 @@ def test_compare_takes_the_first_batch_of_training(capsys):
     from snnlearn import tasks
 
     task = tasks.digits()
-    run = training._Run(task, recipes.bptt(), training._settings(task, recipes.bptt(), "bptt", 5, 1))
+    run = training._Run(task, recipes.bptt(), "bptt", 5, 1)
     assert call("compare", "--rules", "bptt", "--seed", "5", "--json") == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["rows"]["bptt"]["loss"] == pytest.approx(run.step(), rel=1e-6)

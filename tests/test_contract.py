@@ -11,8 +11,12 @@ from snnlearn import (
     TSSLBP,
     Adjoint,
     AdjointSRM,
+    DirectFeedback,
     Eligibility,
+    FeedbackAlignment,
     Layer,
+    LocalErrors,
+    Memory,
     Near,
     Network,
     Reset,
@@ -54,12 +58,45 @@ RULES = {
     "ottt": (Rule(SURROGATE, Eligibility()), PLAIN),
     "eprop": (Rule(SURROGATE, Eligibility(through_readout=True)), PLAIN),
     "superspike": (Rule(SURROGATE, Eligibility()), SMOOTH),
+    "eprop sltt": (Rule(SURROGATE, Eligibility(memory=Memory.NONE)), PLAIN),
 }
-FORWARD = [name for name, (rule, _) in RULES.items() if isinstance(rule.temporal, Forward)]
+SPATIAL = {
+    "aligned": FeedbackAlignment.random,
+    "concordant": FeedbackAlignment.concordant,
+    "kolen pollack": FeedbackAlignment.kolen_pollack,
+    "direct": DirectFeedback.random,
+    "uniform": lambda net, g: DirectFeedback.uniform(net),
+    "direct through readout": lambda net, g: DirectFeedback.random(net, g, through_readout=True),
+    "adaptive": DirectFeedback.adaptive,
+    "local": LocalErrors.random,
+    "local trained": lambda net, g: LocalErrors.random(net, g, trained=True),
+}
+ALONG = {  # through layers, on each way through time that sends errors
+    f"{time} {space}": (temporal, make, loss)
+    for space, make in SPATIAL.items()
+    for time, temporal, loss in (
+        ("bptt", Unrolled(), PLAIN),
+        ("exodus", Adjoint(), PLAIN),
+        ("rtrl", RTRL(), PLAIN),
+        ("ottt", Eligibility(), PLAIN),
+        ("eprop", Eligibility(through_readout=True), PLAIN),
+    )
+    if not (time == "rtrl" and space in ("kolen pollack", "adaptive", "local trained"))
+    and not (time == "eprop" and space == "kolen pollack")
+}
+NAMES = [*RULES, *ALONG]
+FORWARD = [
+    *(name for name, (rule, _) in RULES.items() if isinstance(rule.temporal, Forward)),
+    *(name for name, (temporal, *_) in ALONG.items() if isinstance(temporal, Forward)),
+]
 
 
 def trial(name):
     """A living network that the rule can train, its input, and two errors."""
+    if name in ALONG:
+        temporal, make, loss = ALONG[name]
+        net, x = alive(4, "CuBa", layers=1 if temporal == Eligibility(through_readout=True) else 2)
+        return _errors(Rule(SURROGATE, temporal, make(net, torch.Generator().manual_seed(3))), loss, net, x)
     rule, loss = RULES[name]
     if isinstance(rule.temporal, TSSLBP):
         net, x = alive(4, "CuBa", layers=2, reset="to_zero", fire=Threshold(strict=True))
@@ -70,6 +107,10 @@ def trial(name):
         net, x = alive(4, "CuBa", top=loss is PLAIN)
     if rule.temporal == Eligibility() and loss is SMOOTH:
         assert len(net.layers) == 1
+    return _errors(rule, loss, net, x)
+
+
+def _errors(rule, loss, net, x):
     g = torch.Generator().manual_seed(9)
     out = net(x, Rule(SURROGATE, rule.temporal))[-1].s
     return rule, loss, net, x, [torch.randn(out.shape, generator=g, **F64) for _ in range(2)]
@@ -77,29 +118,33 @@ def trial(name):
 
 def test_every_recipe_is_here():
     here = {(type(rule.temporal), getattr(rule.temporal, "reset", None)) for rule, _ in RULES.values()}
-    for name, recipe in recipes.listing().items():
-        temporal = recipe().temporal
+    net, _ = alive(4)
+    for name in recipes.listing():
+        temporal = recipes.make(name, net, torch.Generator()).temporal
         if isinstance(temporal, EventProp):
             continue  # spike times instead of steps: the same contract is in test_events.py
         assert (type(temporal), getattr(temporal, "reset", None)) in here, name
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_life(name):
     rule, loss, net, x, (e, _) = trial(name)
     value, gradients = rule.gradients(net, x, e, loss)
     assert value.shape == ()
-    assert {k: g.shape for k, g in gradients.items()} == {k: p.shape for k, p in net.named_parameters()}
+    own = {f"spatial.{k}": p for k, p in rule.spatial.named_parameters() if p.requires_grad}
+    assert {k: g.shape for k, g in gradients.items()} == {
+        k: p.shape for k, p in (*net.named_parameters(), *own.items())
+    }
     assert all(torch.isfinite(g).all() and g.abs().max() > 0 for g in gradients.values())
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_error_no_gradient(name):
     rule, loss, net, x, (e, _) = trial(name)
     assert flat(rule.gradients(net, x, torch.zeros_like(e), loss)[1]).abs().max() == 0
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_linear_in_the_error(name):
     rule, loss, net, x, (e1, e2) = trial(name)
     one, two, both = (rule.gradients(net, x, e, loss)[1] for e in (e1, e2, e1 - 3 * e2))
@@ -107,7 +152,7 @@ def test_linear_in_the_error(name):
     assert distance({k: one[k] - two[k] for k in one}, both) > 1e-2
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_batch_is_the_sum_of_its_samples(name):
     rule, loss, net, x, (e, _) = trial(name)
     whole = rule.gradients(net, x, e, loss)[1]
@@ -116,7 +161,7 @@ def test_the_batch_is_the_sum_of_its_samples(name):
     assert distance(each[0], whole) > 1e-2
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_same_twice_and_nothing_is_written(name):
     rule, loss, net, x, (e, _) = trial(name)
     before = {k: p.detach().clone() for k, p in net.named_parameters()}
@@ -126,7 +171,12 @@ def test_the_same_twice_and_nothing_is_written(name):
     assert all(p.grad is None and torch.equal(p, before[k]) for k, p in net.named_parameters())
     for _ in range(2):
         rule.backward(net, x, e, loss)
-    assert distance({k: p.grad for k, p in net.named_parameters()}, {k: 2 * g for k, g in one[1].items()}) < 1e-12
+    twice = {k: 2 * g for k, g in one[1].items() if not k.startswith("spatial.")}
+    assert distance({k: p.grad for k, p in net.named_parameters()}, twice) < 1e-12
+    for k, p in rule.spatial.named_parameters():
+        assert (p.grad is not None) == p.requires_grad
+        if p.requires_grad:
+            torch.testing.assert_close(p.grad, 2 * one[1][f"spatial.{k}"])
 
 
 @pytest.mark.parametrize("name", FORWARD)

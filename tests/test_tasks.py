@@ -22,8 +22,9 @@ def scores(task, net, rule, x):
 @pytest.mark.parametrize("name", recipes.listing())
 def test_a_step_of_every_rule_lowers_its_loss(name, samples):
     x, y = samples
-    task, rule = tasks.suited("digits", name), recipes.listing()[name]()
+    task = tasks.suited("digits", name)
     net = task.network(torch.Generator().manual_seed(0))
+    rule = recipes.make(name, net, torch.Generator().manual_seed(1))
     assert scores(task, net, rule, x).shape == (24, 10)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     values = []

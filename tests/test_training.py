@@ -186,7 +186,7 @@ def test_unwritable_folder(tmp_path):
 
 
 def test_wrong_arguments():
-    for task, rule in (("digits", recipes.bptt()), (TASK, recipes.bptt)):
+    for task, rule in (("digits", recipes.bptt()), (TASK, "bptt")):
         with pytest.raises(TypeError, match=r"a Task and a Rule, such as tasks.digits\(\)"):
             training.train(task, rule)
 
