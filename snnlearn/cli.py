@@ -1,4 +1,4 @@
-"""The command line: ``snnlearn lab``, ``train``, ``compare``, ``rules``, ``info``."""
+"""The command line: ``snnlearn lab``, ``train``, ``compare``, ``rules``, ``grid``, ``info``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from snnlearn import __version__, microscope, recipes, tasks, training
+from snnlearn import __version__, grid, microscope, recipes, tasks, training
 from snnlearn.events import EventNetwork
 from snnlearn.network import Network
 from snnlearn.notebooks import copy_notebooks, open_lab
@@ -85,6 +85,10 @@ def parser() -> argparse.ArgumentParser:
 
     rules = commands.add_parser("rules", help="list the recipes with their papers")
     rules.set_defaults(run=run_rules)
+    pairs = commands.add_parser("grid", help="every way through time with every way through layers: name, bias, cost")
+    pairs.add_argument("time", nargs="?", help=f"one of: {', '.join(time.name for time in grid.TIMES)}")
+    pairs.add_argument("space", nargs="?", help=f"one of: {', '.join(space.name for space in grid.SPACES)}")
+    pairs.set_defaults(run=run_grid)
     info = commands.add_parser("info", help="versions, devices, and what is available here and why not")
     info.set_defaults(run=run_info)
     return top
@@ -214,6 +218,26 @@ def run_rules(arguments: argparse.Namespace) -> None:
     """``snnlearn rules``."""
     for name, recipe in recipes.listing().items():
         print(f"{name:12} {recipe.__doc__.splitlines()[0]}\n{'':12} {recipe.paper}")
+
+
+def run_grid(arguments: argparse.Namespace) -> None:
+    """``snnlearn grid``: all of it, a row, or one pair."""
+    if arguments.time is None:
+        print(grid.table())
+        return
+    time = nearest("way through time", arguments.time, [time.name for time in grid.TIMES])
+    spaces = [space.name for space in grid.SPACES]
+    chosen = spaces if arguments.space is None else [nearest("way through layers", arguments.space, spaces)]
+    for space in chosen:
+        found = grid.pair(time, space)
+        print(f"{time} x {space}")
+        if found.refused:
+            print(f"  refused    {found.refused}")
+            continue
+        print(f"  name       {found.name or 'none that we know of'}")
+        print(f"  gradient   {found.gradient}")
+        print(f"  memory     {found.time.memory} for a sample and layer, work {found.time.work} a step")
+        print(f"  needs      {found.time.needs or 'any network and loss'}")
 
 
 def run_info(arguments: argparse.Namespace) -> None:

@@ -53,7 +53,8 @@ class Row:
     """One rule.
 
     Attributes:
-        loss: of the first trial; the same for all rules, since the forward pass is.
+        loss: of the first trial; the same for all rules, since the forward pass is, but for local errors, which add
+            up what every layer's own readout costs.
         weights: by parameter name.
         whole: all parameters as one vector.
         memory: bytes of the first trial.
@@ -278,7 +279,8 @@ def _gradients(
                 raise kind(f"the reference {name!r} gives no gradient: {error}") from error
             refused[name] = str(error)
             continue
-        parts = {k: g.detach().flatten().double() for k, g in found.items()}
+        # feedback weights that learn are one rule's own, and have nothing to be compared with
+        parts = {k: g.detach().flatten().double() for k, g in found.items() if not k.startswith("spatial.")}
         if not parts:
             raise ValueError("no parameter of the network requires a gradient; there is nothing to compare")
         out[name] = _Gradient(float(value), found, {**parts, WHOLE: torch.cat(list(parts.values()))})

@@ -93,10 +93,16 @@ class Layer(nn.Module):
 
     def current(self, i: int, below: Sequence[Tensor], rule: Axes) -> Tensor:
         """The current a that what lies below delivers to layer i; all (batch, *features)."""
-        x = below[-1]
-        return self.gain * (
-            connect(self.synapse, rule.spatial.down(i, self.synapse), x) + rule.spatial.inject(i, below)
-        )
+        a = connect(self.synapse, rule.spatial.down(i, self.synapse), below[-1])
+        told = rule.spatial.inject(i, below)
+        if isinstance(told, Tensor):
+            if told.shape.numel() != a.shape.numel():
+                raise ValueError(
+                    f"{type(rule.spatial).__name__} tells layer {i} an error of {tuple(told.shape[1:])} neurons, its "
+                    f"current has {tuple(a.shape[1:])}; draw its weights for this network"
+                )
+            told = told.reshape(a.shape)
+        return self.gain * (a + told)
 
     def run(self, i: int, below: Sequence[Tensor], rule: Axes, past: Past | None = None) -> tuple[Trace, Past]:
         """A sequence through the layer under a rule.

@@ -307,3 +307,23 @@ def test_lab_without_jupyterlab_says_how_to_get_it(source, tmp_path, monkeypatch
 
 def test_the_real_tutorials_are_found():
     assert notebooks.tutorials().joinpath("01_one_neuron.ipynb").exists()
+
+
+def test_grid_shows_all_or_one_pair(capsys):
+    from snnlearn import grid
+
+    assert call("grid") == 0
+    assert capsys.readouterr().out.strip() == grid.table()
+    assert call("grid", "eligibility", "local_errors") == 0
+    out = capsys.readouterr().out
+    assert "DECOLLE" in out
+    assert "biased: leaves out the reset" in out
+    assert "O(N) for a sample and layer, work O(N²) a step" in out
+    assert call("grid", "eventprop") == 0
+    out = capsys.readouterr().out
+    assert out.count("eventprop x ") >= 4
+    assert "refused    an output's error has no place in time" in out
+    assert call("grid", "eprob") == 2
+    assert "unknown way through time 'eprob'; did you mean eprop" in capsys.readouterr().err
+    assert call("grid", "eprop", "lokal") == 2
+    assert "unknown way through layers 'lokal'" in capsys.readouterr().err

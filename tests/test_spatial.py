@@ -629,3 +629,25 @@ def test_half_square_local_targets():
     outputs = net(x, Rule(SURROGATE))
     wanted = sum(0.5 * (score - y).square().sum() for score in spatial.scores(outputs))
     torch.testing.assert_close(value, wanted.detach())
+
+
+def test_a_convolution_on_top_is_told_directly_too():
+    """Its outputs have more than one axis: H has a row for each, in their order."""
+    net, x = convolutional()
+    net = Network(*net.layers[:2])
+    net.layers[1].source = readout(tau_mem=8e-3)
+    loss, y = OverTime(half_square), torch.zeros(T, B, 3, 2, 2, **F64)
+    shape = {"features": (2, 4, 4)}
+    for through in (False, True):
+        spatial = DirectFeedback.random(net, generator(), through_readout=through, **shape)
+        assert spatial.H[0].shape == (12, 64)
+        if not through:
+            found = gradient(net, x, Adjoint(), spatial, loss, y)
+            outputs = net(x, Rule(SURROGATE))
+            e = (outputs[1].s.detach().flatten(2) @ spatial.H[0]).reshape(outputs[0].s.shape)
+            below = OverTime(lambda out, y: (out * y).flatten(1).sum(1))
+            wanted = gradient(Network(net.layers[0]), x, Adjoint(), Transpose(), below, e)
+            assert distance(only(found, "layers.0"), wanted) < SAME
+    wrong = DirectFeedback([torch.ones(5, 64, **F64)])
+    with pytest.raises(ValueError, match="from 5 outputs"):
+        gradient(net, x, Adjoint(), wrong, loss, y)
