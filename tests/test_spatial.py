@@ -3,6 +3,7 @@ recurrence, what is drawn and saved, and what is refused."""
 
 import copy
 import io
+import math
 
 import pytest
 import torch
@@ -174,6 +175,28 @@ def test_feedback_that_learns_receives_the_gradient_of_the_weights(temporal):
         rule.backward(net, x, torch.arange(B) % 3, CE)
         optimizer.step()
     assert gap() == pytest.approx(before * (1 - 0.05) ** 20, rel=1e-6)
+
+
+def test_angles():
+    net, x = alive(1, "CuBa", layers=2)
+    assert copies(net).angles(net) == pytest.approx([0, 0], abs=1e-5)
+    random, signs = (make(net, generator()) for make in (FeedbackAlignment.random, FeedbackAlignment.concordant))
+    for spatial in (random, signs):
+        for i, angle in enumerate(spatial.angles(net), 1):
+            w, g = net.layers[i].synapse.weight.flatten(), spatial.down(i, net.layers[i].synapse).weight.flatten()
+            assert math.cos(math.radians(angle)) == pytest.approx((w @ g / w.norm() / g.norm()).item())
+    assert sum(signs.angles(net)) < 130 < 150 < sum(random.angles(net))
+    conv, _ = convolutional()
+    assert len(FeedbackAlignment.random(conv, generator()).angles(conv)) == 2
+    assert max(FeedbackAlignment.concordant(conv, generator()).angles(conv)) < 60
+    learned = FeedbackAlignment.kolen_pollack(net, generator())
+    rule, before = Rule(SURROGATE, Adjoint(), learned), learned.angles(net)
+    optimizer = torch.optim.AdamW(rule.parameters(net), lr=0.05, weight_decay=1.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        rule.backward(net, x, torch.arange(B) % 3, CE)
+        optimizer.step()
+    assert all(after < start / 2 for after, start in zip(learned.angles(net), before, strict=True))
 
 
 # Direct feedback.

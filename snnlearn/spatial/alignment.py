@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -96,6 +97,24 @@ class FeedbackAlignment(Spatial):
         back = self.recurrent[str(i)]
         return _concordant(recurrent, back) if self.signs else back
 
+    @torch.no_grad()
+    def angles(self, net: Network | EventNetwork) -> list[float]:
+        """The angle between forward and feedback weights of each layer from the second on, in degrees.
+
+        Each layer's weights are taken as one vector. Near 90 for weights drawn apart; the smaller, the nearer the error
+        that goes down is to backpropagation's (Lillicrap et al. 2016).
+        """
+        found = []
+        for i, layer in enumerate(net.layers):
+            if i == 0:
+                continue
+            synapse: Any = layer.synapse
+            back = self.down(i, synapse)
+            assert back is not None
+            w, g = (torch.cat([m.flatten().double() for m in _matrices(module)]) for module in (synapse, back))
+            found.append(math.degrees(math.acos(torch.cosine_similarity(w, g, 0).clamp(-1, 1).item())))
+        return found
+
     def check(self, net: Network | EventNetwork, loss: Loss, rule: Rule) -> None:
         """See `Spatial.check`.
 
@@ -145,6 +164,15 @@ def _concordant(synapse: nn.Module, back: nn.Module) -> nn.Module:
     if isinstance(synapse, nn.Sequential) and isinstance(back, nn.Sequential):
         return nn.Sequential(*(_concordant(*pair) for pair in zip(synapse, back, strict=True)))
     return _Concordant(synapse, back) if has_matrix(synapse) else synapse
+
+
+def _matrices(module: nn.Module) -> list[Tensor]:
+    """The weights of two or more axes that an error goes through, in order."""
+    if isinstance(module, nn.Sequential):
+        return [m for part in module for m in _matrices(part)]
+    if isinstance(module, _Concordant):
+        return list(module.values.values())
+    return [p for p in module.parameters() if p.dim() >= 2]
 
 
 class _Concordant(nn.Module):

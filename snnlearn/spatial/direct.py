@@ -111,8 +111,8 @@ class DirectFeedback(Spatial):
         fed = self._fed([layer.s.flatten(layer.lead) for layer in hidden])
         if fed.shape.numel() != last.s.shape.numel():
             raise ValueError(
-                f"H comes from {fed.shape[-1]} outputs, the network has {tuple(last.s.shape[last.lead :])}; draw it for "
-                "this network: DirectFeedback.random(net, generator)"
+                f"H comes from {fed.shape[-1]} outputs, the network has {tuple(last.s.shape[last.lead :])}; draw it "
+                "for this network: DirectFeedback.random(net, generator)"
             )
         return loss(last.s + fed.reshape(last.s.shape), y)
 
