@@ -17,6 +17,7 @@ from snnlearn import (
     Analog,
     DirectFeedback,
     Eligibility,
+    FeedbackAlignment,
     Layer,
     LocalErrors,
     Network,
@@ -25,6 +26,7 @@ from snnlearn import (
     Reset,
     Rule,
     Threshold,
+    Transpose,
     Unrolled,
     alif,
     no_reset,
@@ -221,6 +223,30 @@ def test_a_loss_of_the_spikes_themselves():
     exact = gradient(net, x, Unrolled(Reset.IGNORED), SQUARE, y)
     assert distance(gradient(net, x, Eligibility(), SQUARE, y), exact) < 1e-10
     assert distance(gradient(net, x, Eligibility(adaptation=False), SQUARE, y), exact) > 1e-3
+
+
+@pytest.mark.parametrize("spatial", ["transpose", "aligned", "direct", "local"])
+def test_without_strength_the_matrix_is_the_vector(spatial):
+    """Two hidden layers: the error goes down through the slopes above, as where traces are shared."""
+    found = {}
+    for strength in (0.0, 0.4, None):
+        neuron = NEURON.neuron if strength is None else Adaptive(NEURON.neuron, 0.95, strength)
+        net, x = network(neuron)
+        top = net.layers[1]
+        g = torch.Generator().manual_seed(5)
+        middle = linear(torch.rand(4, 4, generator=g, **F64) - 0.2)
+        net = Network(net.layers[0], Layer(middle, neuron, gain=1.3), top)
+        g = torch.Generator().manual_seed(6)
+        make = {
+            "transpose": lambda net, g: Transpose(),
+            "aligned": FeedbackAlignment.random,
+            "direct": DirectFeedback.random,
+            "local": LocalErrors.random,
+        }[spatial]
+        rule = Rule(SURROGATE, Eligibility(), make(net, g))
+        found[strength] = rule.gradients(net, x, torch.arange(B) % 3, CE)[1]
+    assert distance(found[0.0], found[None]) < 1e-12
+    assert distance(found[0.4], found[None]) > 1e-3
 
 
 def test_the_slow_trace_outlives_the_membrane():

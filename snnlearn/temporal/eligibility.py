@@ -103,8 +103,8 @@ class Eligibility(Forward):
     """Learning by eligibility traces.
 
     With a plain loss the error is instantaneous (OTTT); with a `losses.van_rossum` the eligibility is filtered as
-    the loss filters the spikes (SuperSpike), and what goes from layer to layer is the error without the slopes of the
-    layers above.
+    the loss filters the spikes (SuperSpike), and then what goes from layer to layer is the error without the slopes of
+    the layers above.
 
     Args:
         through_readout: filter the eligibility of the hidden layer by the memory of the readout above it, through which
@@ -256,7 +256,7 @@ class Eligibility(Forward):
     def _step_filtered(self, net: Network, carry: Carry, x: Tensor, target: Tensor, loss: OverTime, rule: Rule) -> Step:
         """Eq. 17: the error of each layer, times its filtered eligibility."""
         carried: list[Carried] = []
-        below, eligibilities, outputs = x, [], []
+        below, eligibilities, outputs, slopes = x, [], [], []
         layers = zip(net.layers, carry.layers, self._filters(net, loss), strict=True)
         for i, (layer, past, filter) in enumerate(layers):
             assert filter is not None
@@ -277,6 +277,7 @@ class Eligibility(Forward):
             filters = {k: filter.step(past.filters.get(k) or filter.start(v), v) for k, v in raw.items()}
             values = {k: filter.value(v) for k, v in filters.items()}
             outputs.append(values.pop(""))
+            slopes.append(f if loss.filter is None else torch.ones_like(f))  # SuperSpike leaves the slopes above out
             eligibilities.append(values)
             carried.append(now._replace(filters=filters, slow=slow))
         filtered_target = carry.target
@@ -294,7 +295,7 @@ class Eligibility(Forward):
                 if i:
                     told = [x, *(state.s for state in states)]
                     synapse = connect(layer.synapse, rule.spatial.down(i, layer.synapse), told[-1])
-                    leaf = leaf + zero(layer.gain * (synapse + rule.spatial.inject(i, told)))
+                    leaf = leaf + zero(slopes[i] * layer.gain * (synapse + rule.spatial.inject(i, told)))
                 states.append(State(leaf, leaf, leaf))
             value = rule.spatial.objective(lambda out, y: loss.at(out, y), states, target)
         wanted = [*leaves, *own.values()]
@@ -332,7 +333,7 @@ def advance(
             a = a + layer.recurrent(own)
             assert t.p_own is not None
             assert t.q_own is not None
-            fast, slow = memory.decays(layers, i) if memory is Memory.OWN else memory.decays([layer, layer], 1)
+            fast, slow = memory.decays([layer, layer], 1)  # the layer is its own sender
             p_own = fast * t.p_own + own
             q_own = slow * t.q_own + p_own
         traces = Presynaptic(p, beta * t.q + p, one, lasting * t.q_one + one, p_own, q_own)  # Eq. 15
