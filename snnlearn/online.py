@@ -108,6 +108,7 @@ class Online:
                 f"the input has shape {tuple(x.shape)}, that of the steps before {tuple(state.shape)}; call reset() "
                 "before another stream"
             )
+        x = x.detach().clone()  # a delay keeps it, and a view would keep all that it is a view of
         carry, value, gradients, output = self.method.step(self.net, state.carry, x, target, self.loss, self.rule)
         weight = self.loss.weight(self.every, len(x))
         found = {

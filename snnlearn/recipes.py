@@ -114,7 +114,7 @@ def ottt(*, surrogate: Surrogate = _OTTT, authors_code: bool = False) -> Rule:
     return Rule(surrogate, Eligibility(memory=Memory.SENDER if authors_code else Memory.OWN), Transpose())
 
 
-@_paper("Kaiser, Mostafa & Neftci 2020; Neftci, Mostafa & Zenke 2019, Sec. V-C and Eq. 19")
+@_paper("Kaiser, Mostafa & Neftci 2020; Neftci, Mostafa & Zenke 2019, Sec. V-D and Eq. 19")
 def decolle(
     net: Network,
     generator: torch.Generator,

@@ -227,6 +227,16 @@ def test_what_is_carried_does_not_grow(name):
     assert alive_bytes[0] == alive_bytes[-1]
 
 
+def test_a_late_input_does_not_keep_the_sequence_that_it_came_from():
+    net, x = alive(3, "CuBa", delay=2)
+    rule = Rule(SURROGATE, Eligibility())
+    learner = rule.online(net, torch.optim.SGD(net.parameters(), lr=0.1), CE)
+    learner.step(x[0], torch.arange(B) % 3)
+    kept = learner.state.carry.layers[0].inputs
+    assert torch.equal(kept[-1], x[0])
+    assert all(v.untyped_storage().nbytes() == v.nbytes for v in kept)
+
+
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096

@@ -1,4 +1,4 @@
-"""Local errors: each layer has a critic of its own, and nothing goes down (tutorial Sec. V-C, Eq. 19, Fig. 5d)."""
+"""Local errors: each layer has a critic of its own, and nothing goes down (tutorial Sec. V-D, Eq. 19, Fig. 5d)."""
 
 from __future__ import annotations
 
