@@ -1,4 +1,4 @@
-"""Tutorial 10: the quick training against the library, identities, what the notebook says, the panels, the exercises."""
+"""Tutorial 10: the quick training against the library, identities, what the notebook says, panels, exercises."""
 
 import math
 
@@ -55,6 +55,7 @@ def test_gradients_are_the_library_s(small, way):
         rule = training.library_rule(way, weights, run)
         net = training.network(weights, run)
         value, grads = rule.gradients(net, x.expand(training.STEPS, -1, -1), y, training.LOSS)
+        assert len(grads) == (7 if way is Way.LEARNED else 4)
         assert found.losses[run].item() == pytest.approx(value.item(), rel=1e-12)
         for layer in range(4):
             wanted = grads[f"layers.{layer}.synapse.weight"]
@@ -112,6 +113,25 @@ def test_runs_side_by_side_do_not_touch_each_other():
     assert [m.epoch for m in training.fit(Way.NONE, 1, seeds=(0,), looks=2, **settings).moments] == [0, 0.5, 1]
 
 
+def test_rounding_does_not_move_a_training(monkeypatch):
+    settings = {"seeds": (0, 1), "epochs": 4}
+    found = training.fit(Way.LEARNED, 3, **settings).moments[-1]
+    draw = training.draw
+
+    def disturbed(*arguments, **keywords):
+        weights = draw(*arguments, **keywords)
+        generator = torch.Generator().manual_seed(9)
+        for w in (*weights.W, *weights.G):
+            w.mul_(1 + 1e-13 * torch.randn(w.shape, generator=generator, dtype=w.dtype))
+        return weights
+
+    monkeypatch.setattr(training, "draw", disturbed)
+    again = training.fit(Way.LEARNED, 3, **settings).moments[-1]
+    np.testing.assert_array_equal(found.accuracy, again.accuracy)
+    np.testing.assert_allclose(found.errors, again.errors, atol=1e-6)
+    assert (found.weights != again.weights).any()
+
+
 def test_angle_is_the_exercise_s():
     a, b = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     wanted = [lesson.angle_exercise.solution(*pair) for pair in zip(a, b, strict=True)]
@@ -132,8 +152,8 @@ def hand_network():
     hidden = Neuron(numbers.ALPHA, numbers.BETA, numbers.THETA)
     top = Neuron(numbers.ALPHA, numbers.BETA, 1.0, no_reset, Analog())
     return Network(
-        Layer(training.linear(torch.tensor(numbers.HAND_W1).double()), hidden),
-        Layer(training.linear(torch.tensor(numbers.HAND_W2).double()), top),
+        Layer(training.linear(hand_matrix(numbers.HAND_W1)), hidden),
+        Layer(training.linear(hand_matrix(numbers.HAND_W2)), top),
     )
 
 
@@ -142,12 +162,12 @@ def half_squares(out, target):
 
 
 def hand_gradient(spatial):
-    x, target = (torch.tensor(v).double()[:, None] for v in (numbers.HAND_X, numbers.HAND_TARGET))
+    x, target = (hand_matrix(v)[:, None] for v in (numbers.HAND_X, numbers.HAND_TARGET))
     return hand_rule(spatial).gradients(hand_network(), x, target, half_squares)[1]["layers.0.synapse.weight"].numpy()
 
 
 def hand_matrix(values):
-    return torch.tensor(values).double()
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def hand_spatial(name):
@@ -219,7 +239,9 @@ def test_what_the_notebook_says_of_turned_feedback(depth):
     np.testing.assert_allclose(found.errors[at[180]], flipped, atol=0.5)  # every second layer is right again
     before, after = found.losses[:, 0], found.losses[:, 1]
     assert (after < before - 0.02)[: at[40] + 1].all()  # a small step helps at 40 degrees and below
-    assert (after > before)[at[100] : at[120] + 1].all()
+    if depth == 1:
+        assert (after < before - 0.02)[: at[80] + 1].all()
+        assert (after > before + 0.02)[at[100] :].all()
 
 
 def test_random_matrices_stand_at_right_angles():
@@ -267,6 +289,10 @@ def test_the_angles_fall(trained):
             assert (after.weights[-1] < 75).all()
         if way in (Way.TRANSPOSE, Way.DIRECT):  # they do not use G, so nothing turns to it
             assert (np.abs(after.weights - 90) < 8).all()
+    undecayed, aligned = (found.moments[-1] for found in (training.fit(Way.RANDOM, 3, decay=0.0), trained[Way.RANDOM]))
+    assert (undecayed.weights > aligned.weights + 2).all()
+    assert undecayed.errors.mean() > aligned.errors.mean() + 10
+    assert undecayed.accuracy.mean() < aligned.accuracy.mean()
     signs = trained[Way.SIGNS]
     assert np.abs(signs.moments[0].weights - 50.5).max() < 4  # arccos(2 / pi)
     assert ends(signs).mean() > ends(trained[Way.RANDOM]).mean()
@@ -285,11 +311,18 @@ def test_kolen_pollack_differences_shrink_by_the_decay():
 
 
 def test_depth_costs_feedback_alignment_more_than_backpropagation(trained):
-    exact, aligned, direct = (training.fit(way, 5, seeds=range(3)) for way in (Way.TRANSPOSE, Way.RANDOM, Way.DIRECT))
-    assert ends(exact).min() > ends(aligned).max() + 0.02
-    assert ends(direct).mean() > ends(aligned).mean()
-    assert ends(aligned).max() < ends(trained[Way.RANDOM]).min()
-    assert aligned.moments[-1].errors[0].mean() > trained[Way.RANDOM].moments[-1].errors[0].mean() + 5
+    exact = training.fit(Way.TRANSPOSE, 5, seeds=range(3), decay=0.0)
+    aligned, direct = (training.fit(way, 5, seeds=range(3)) for way in (Way.RANDOM, Way.DIRECT))
+    assert ends(exact).min() > 0.93
+    assert ends(direct).max() < ends(exact).min() - 0.05
+    assert ends(aligned).max() < ends(direct).min() - 0.05
+    assert ends(aligned).max() < ends(trained[Way.RANDOM]).min() - 0.05
+    lowest, *_ = aligned.moments[-1].errors.mean(1)
+    assert lowest > trained[Way.RANDOM].moments[-1].errors[0].mean() + 5
+    assert np.ptp(aligned.moments[-1].errors.mean(1)) < 8  # all layers are about as badly off
+    for way, found, least in ((Way.RANDOM, aligned, 0.02), (Way.DIRECT, direct, 0.03)):
+        gentle = training.fit(way, 5, seeds=range(3), decay=0.3)
+        assert ends(gentle).mean() > ends(found).mean() + least
 
 
 # The panels.
@@ -377,7 +410,6 @@ SLIPS = {
         "sign is turned": lambda k, G, f: -f * (k @ G),
         "step before": lambda k, G, f: f * (k.roll(1, 0) @ G),
         "added up over time": lambda k, G, f: f * (k.sum(0, keepdim=True) @ G),
-        "took the sign": lambda k, G, f: f.sign() * (k @ G),
         "turned round": lambda k, G, f: f * (k @ G.T),
     },
     "angle": {

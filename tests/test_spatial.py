@@ -177,6 +177,17 @@ def test_feedback_that_learns_receives_the_gradient_of_the_weights(temporal):
     assert gap() == pytest.approx(before * (1 - 0.05) ** 20, rel=1e-6)
 
 
+def test_modules_that_are_given_stay_as_they_are():
+    net, x = alive(1, "CuBa", layers=2)
+    backs = [copy.deepcopy(layer.synapse) for layer in net.layers[1:]]
+    fixed, learned = FeedbackAlignment(backs), FeedbackAlignment(backs, learned=True)
+    assert not fixed.learns
+    assert learned.learns
+    critics = [nn.Linear(4, 3, **F64) for _ in range(2)]
+    assert not LocalErrors(critics).learns
+    assert all(p.requires_grad for module in (*backs, *critics) for p in module.parameters())
+
+
 def test_angles():
     net, x = alive(1, "CuBa", layers=2)
     assert copies(net).angles(net) == pytest.approx([0, 0], abs=1e-5)
@@ -629,7 +640,7 @@ def test_events_take_errors_from_layer_to_layer_only():
         found = Rule(temporal=exact.temporal, spatial=signs).gradients(net, x, y, digits_loss())[1]
         assert distance(only(found, "layers.0"), only(wanted, "layers.0")) > OTHER
         assert distance(only(found, "layers.1"), only(wanted, "layers.1")) == 0
-    same = FeedbackAlignment([copy.deepcopy(layers[1].synapse)])
+    same = FeedbackAlignment([layers[1].synapse])
     assert distance(Rule(temporal=exact.temporal, spatial=same).gradients(net, x, y, digits_loss())[1], wanted) == 0
     for spatial in (
         DirectFeedback([torch.ones(10, 8, **F64)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -30,7 +31,7 @@ class FeedbackAlignment(Spatial):
         recurrent: by the number of the layer, a module like its recurrent synapse; a layer left out keeps its own.
         signs: sign-concordant: of the weights in ``backs`` only the magnitudes count, their signs are those that the
             forward weights have at the time.
-        learned: see `kolen_pollack`; otherwise the modules are frozen.
+        learned: see `kolen_pollack`; otherwise the weights are frozen. The modules given are copied.
 
     A pooling or another leaf without weights keeps its own derivative. The first layer's way down, to the network's
     input, is its own.
@@ -51,8 +52,9 @@ class FeedbackAlignment(Spatial):
         for module in (*backs, *recurrent.values()):
             if not isinstance(module, nn.Module):
                 raise TypeError(f"feedback goes through modules like the synapses, got {type(module).__name__}")
-        self.backs = nn.ModuleList(backs)
-        self.recurrent = nn.ModuleDict({str(i): module for i, module in recurrent.items()})
+        # copies: what is frozen or learned here is nobody else's
+        self.backs = nn.ModuleList(copy.deepcopy(module) for module in backs)
+        self.recurrent = nn.ModuleDict({str(i): copy.deepcopy(module) for i, module in recurrent.items()})
         self.signs = signs
         for p in self.parameters():
             p.requires_grad_(learned and p.dim() >= 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -32,7 +33,7 @@ class LocalErrors(Spatial):
         readouts: one for each layer, the lowest first, from its spikes (batch, neurons) to (batch, C); the last layer
             may have none.
         trained: whether the readouts learn too, each by its own layer's loss; then give them to the optimiser
-            (`Rule.parameters`). Fixed in the paper; otherwise they are frozen.
+            (`Rule.parameters`). Fixed in the paper; otherwise they are frozen. The modules given are copied.
         regularizer: from the membranes U (B, *features) of a layer that has a readout to what they cost at one step,
             added to the step's loss; see `keep_active`. It needs a loss that is a sum over time.
     """
@@ -44,7 +45,7 @@ class LocalErrors(Spatial):
                 raise TypeError(f"a local readout must be a module such as nn.Linear, got {type(module).__name__}")
         if regularizer is not None and not callable(regularizer):
             raise TypeError(f"regularizer must be a function of U, got {regularizer!r}")
-        self.readouts = nn.ModuleList(readouts).requires_grad_(trained)
+        self.readouts = nn.ModuleList(copy.deepcopy(module) for module in readouts).requires_grad_(trained)
         self.regularizer = regularizer
 
     @classmethod
