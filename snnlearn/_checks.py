@@ -7,7 +7,7 @@ import numbers
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def holds(condition: Tensor) -> bool:
@@ -45,6 +45,23 @@ def positive(name: str, value: Any, unit: str = "") -> None:
     number = float(value)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{wanted}; got {number:g}")
+
+
+def flag(name: str, value: Any) -> None:
+    """Refuse anything but True and False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def modules(name: str, values: Any) -> None:
+    """Refuse anything but a sequence of torch modules."""
+    if isinstance(values, Tensor | nn.Module | str) and not isinstance(values, nn.ModuleList):
+        raise TypeError(f"{name} must be a list of modules such as nn.Linear, got {type(values).__name__}")
+    if not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a list of modules such as nn.Linear, got {values!r}")
+    for module in values:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"{name} must be modules such as nn.Linear, got {type(module).__name__}")
 
 
 def whole(name: str, value: Any, least: int = 0) -> None:

@@ -164,6 +164,8 @@ def alif(
         strength: jump of the threshold, in units of the membrane.
         dt, theta, reset, fire, decay: as in `snnlearn.lif`.
     """
+    if isinstance(tau_adapt, Tensor):
+        raise TypeError("tau_adapt must be one number of seconds for the layer, got a tensor")
     neuron = lif(tau_mem=tau_mem, dt=dt, theta=theta, reset=reset, fire=fire, decay=decay)
     return Adaptive(neuron, float(decay(tau_adapt, dt)), strength)
 
@@ -187,5 +189,7 @@ def refractory(
         theta, fire: threshold and firing; the code's are 0 and strict.
     """
     _checks.positive("tau_ref", tau_ref, "seconds")
+    if not 0 <= weight < torch.inf:
+        raise ValueError(f"the weight of the refractory trace must be finite and not negative, got {weight}")
     rho = float(exp_decay(tau_ref, dt))
     return Adaptive(Neuron(0.0, 0.0, theta, no_reset, fire), rho, (1 - rho) * weight)

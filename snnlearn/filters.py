@@ -27,7 +27,9 @@ class Filter(Protocol):
 
 def check_filter(filter: object) -> None:
     """Refuse what is neither None nor a filter."""
-    if filter is not None and not all(hasattr(filter, part) for part in ("start", "step", "value")):
+    if filter is None:
+        return
+    if isinstance(filter, type) or not all(hasattr(filter, part) for part in ("start", "step", "value")):
         raise TypeError(f"filter must be one such as filters.Exponentials.double(...), got {filter!r}")
 
 
@@ -119,10 +121,16 @@ class Cascade:
     beta: float | Tensor
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            decay = getattr(self, name)
+            if not isinstance(decay, Tensor) and not (isinstance(decay, float | int) and 0 <= decay <= 1):
+                raise ValueError(f"{name} is a decay over one step and lies in 0..1, got {decay!r}")
+
     @classmethod
     def normalised(cls, alpha: float, beta: float) -> Self:
         """With scale = (1 - alpha) * (1 - beta), so that a constant passes unchanged; decays in [0, 1)."""
-        if not (0 <= alpha < 1 and 0 <= beta < 1):
+        if not all(isinstance(decay, float | int) and 0 <= decay < 1 for decay in (alpha, beta)):
             raise ValueError(f"decays lie in 0..1, 1 excluded, got alpha={alpha}, beta={beta}")
         return cls(alpha, beta, (1 - alpha) * (1 - beta))
 

@@ -82,14 +82,15 @@ class Space:
 
 
 _SUM = "a loss that is a sum over time"
+_STATE = "neurons with one membrane, recurrence that is affine"
 
 TIMES = (
     Time("bptt", Unrolled(), "backward", "", Cost(1, 1), Cost(2)),
-    Time("exodus", Adjoint(), "backward", "", Cost(1, 1), Cost(2)),
-    Time("slayer", Adjoint(Reset.IGNORED), "backward", "the reset", Cost(1, 1), Cost(2)),
+    Time("exodus", Adjoint(), "backward", "", Cost(1, 1), Cost(2), _STATE),
+    Time("slayer", Adjoint(Reset.IGNORED), "backward", "the reset", Cost(1, 1), Cost(2), _STATE),
     Time("exodus_srm", AdjointSRM(), "backward", "", Cost(1, 1), Cost(2, 0, " + T N"), "SRM neurons, not recurrent"),
     Time("tssl_bp", TSSLBP(), "backward", "all but the shift of firing times", Cost(1, 1), Cost(2), "a reset to zero"),
-    Time("rtrl", RTRL(), "forward", "", Cost(3), Cost(4), _SUM),
+    Time("rtrl", RTRL(), "forward", "", Cost(3), Cost(4), f"{_SUM}; no SRM neurons"),
     Time(
         "eligibility",
         Eligibility(),
@@ -146,9 +147,10 @@ NAMES = {
     ("eprop", "transpose"): "e-prop, symmetric (Bellec et al. 2020)",
     ("eprop", "feedback_alignment"): "e-prop, random",
     ("eprop", "direct_feedback"): "e-prop, random or adaptive (Bellec et al. 2020)",
+    ("eprop", "local_errors"): "critics with the readout's memory",
     ("eventprop", "transpose"): "EventProp (Wunderlich & Pehle 2021)",
 }
-"""What the literature calls a pair; pairs without an entry have no name that we know."""
+"""What the literature calls a pair, or what it is; pairs without an entry have no name that we know."""
 
 REFUSED = {
     (

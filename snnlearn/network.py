@@ -122,7 +122,7 @@ class Layer(nn.Module):
         late: list[Tensor] = [arriving]
         lower: tuple[tuple[Tensor, ...], ...] = ()
         if type(rule.spatial).inject is not Spatial.inject:  # who else looks further down?
-            before = [()] * (len(below) - 1) if past is None else past.lower
+            before = (past.lower if past is not None else ()) or [()] * (len(below) - 1)
             pairs = [self._arriving(x, kept, rule) for x, kept in zip(below[:-1], before, strict=True)]
             late, lower = [*(x for x, _ in pairs), arriving], tuple(kept for _, kept in pairs)
         # Time joins the batch, or modules that look at more than the last axis would mix the two.

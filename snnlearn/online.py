@@ -55,7 +55,8 @@ class Online:
 
     Raises:
         TypeError: the rule works backward in time, or the loss is no sum over time.
-        ValueError: what the rule cannot train (`Rule.check`), or the optimiser lacks feedback weights that learn.
+        ValueError: what the rule cannot train (`Rule.check`); the optimiser lacks feedback weights that learn, or has
+            nothing of this network; the loss has patterns.
     """
 
     def __init__(self, rule: Rule, net: Network, optimizer: torch.optim.Optimizer, loss: OverTime, every: int = 1):
@@ -66,9 +67,17 @@ class Online:
             )
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must be one of torch.optim, got {type(optimizer).__name__}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise TypeError(
+                "LBFGS evaluates the loss again and again, which a stream cannot; use Adam, SGD or the like"
+            )
         _checks.whole("every", every, least=1)
         rule.check(net, loss)
+        if loss.patterns is not None:
+            raise ValueError("patterns are targets of a whole sequence; give step() the target of the step itself")
         given = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(p) in given for p in trainable(net, rule).values()):
+            raise ValueError("the optimizer has none of the network's trainable parameters; use rule.parameters(net)")
         for name, p in trainable(net, rule).items():
             if name.startswith("spatial.") and id(p) not in given:
                 raise ValueError(f"{name} learns and is not given to the optimiser: make it over rule.parameters(net)")
@@ -88,14 +97,16 @@ class Online:
             target: what the loss wants of a step: labels (B,), or values like the output (B, C).
 
         Raises:
-            TypeError, ValueError: x or the target has another shape, dtype or device than the network and the steps
-                before, or holds NaN or infinity. The step is then not taken.
+            TypeError, ValueError: x has another shape than in the steps before, another dtype or device than the
+                network, or holds NaN or infinity; the target is not for these samples. The step is then not taken.
         """
         _checks.sequence("the input x", x[None] if isinstance(x, Tensor) else x)
         first = next(self.net.parameters())
         _checks.same_kind("the input x", x, "the network's weights", first)
         if not isinstance(target, Tensor):
             raise TypeError(f"the target must be a tensor, got {type(target).__name__}")
+        if target.dim() == 0:
+            raise ValueError("the target must have an entry for each sample, (B,) or (B, C); got a single number")
         if target.shape[:1] != x.shape[:1]:
             raise ValueError(f"the target is for {len(target)} samples, the input has {len(x)}")
         if target.is_floating_point() and not _checks.finite(target):
@@ -125,8 +136,11 @@ class Online:
         """Let the optimiser take a step along what has come together, and begin anew; nothing if nothing has."""
         if self.state is None or self.state.waiting == 0:
             return
-        for name, p in trainable(self.net, self.rule).items():
-            p.grad = self.state.gradients[name]
+        parameters = trainable(self.net, self.rule)
+        for name, p in parameters.items():
+            if name in self.state.gradients:  # it may have been thawed since
+                p.grad = self.state.gradients[name].clone()
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        for p in parameters.values():
+            p.grad = None
         self.state = self.state._replace(gradients={}, waiting=0)

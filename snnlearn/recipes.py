@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from snnlearn import _checks
 from snnlearn.events import EventNetwork, EventProp
 from snnlearn.network import Network
 from snnlearn.rule import Rule
@@ -111,6 +112,7 @@ def ottt(*, surrogate: Surrogate = _OTTT, authors_code: bool = False) -> Rule:
 
     Layers keep a trace for alpha too where they have a synapse; the paper's neurons have none.
     """
+    _checks.flag("authors_code", authors_code)
     return Rule(surrogate, Eligibility(memory=Memory.SENDER if authors_code else Memory.OWN), Transpose())
 
 

@@ -142,7 +142,7 @@ def train(
 def _settings(task: Task, rule: Rule, name: str, seed: int, epochs: int) -> dict[str, Any]:
     """What two runs must share to come to the same numbers. Sums depend on the number of threads."""
     own = {"dataset": task.name, "rule": name, "method": repr(rule), "seed": seed, "epochs": epochs}
-    return own | {"batch": task.batch, "rate": task.rate, "threads": torch.get_num_threads()}
+    return own | {"batch": task.batch, "rate": task.rate, "decay": task.decay, "threads": torch.get_num_threads()}
 
 
 class _Run:

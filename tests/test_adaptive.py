@@ -327,6 +327,11 @@ def test_by_time_constants():
         (lambda: alif(tau_adapt=0.0), ValueError, "time constant"),
         (lambda: refractory(tau_ref=-1.0), ValueError, "tau_ref"),
         (lambda: Cascade.normalised(1.0, 0.5), ValueError, "decays lie"),
+        (lambda: Cascade.normalised("a", 0.5), ValueError, "decays lie"),
+        (lambda: Cascade(2.0, 0.5), ValueError, "alpha is a decay"),
+        (lambda: Layer(nn.Linear(2, 2), Neuron(), filter=Cascade), TypeError, "filter must be"),
+        (lambda: alif(tau_adapt=torch.ones(2)), TypeError, "tau_adapt must be one number"),
+        (lambda: decolle_layer(nn.Linear(2, 2), weight_ref=-1.0), ValueError, "weight of the refractory trace"),
         (lambda: Layer(nn.Linear(2, 2), Neuron(), filter=0.9), TypeError, "filter must be"),
         (lambda: Neuron(theta=0.0), ValueError, "threshold theta"),
         (lambda: Neuron(theta=-1.0, fire=Threshold(strict=True)), ValueError, "threshold theta"),
@@ -368,3 +373,18 @@ def test_local_errors_on_decolles_layers_do_without_time():
         equal(found[f"layers.{i}.synapse.weight"], torch.einsum("tbi,tbj->ij", dU, P).detach(), 1e-12)
         equal(found[f"layers.{i}.synapse.bias"], dU.sum((0, 1)).detach(), 1e-12)
         below = out.s
+
+
+def test_a_late_readout_is_refused_for_adaptive_neurons_as_for_others():
+    for neuron in (NEURON, NEURON.neuron):
+        net, x = network(neuron)
+        net.layers[1].delay = 2
+        with pytest.raises(ValueError, match="has delay=2"):
+            gradient(net, x, Eligibility())
+
+
+def test_methods_for_one_membrane_refuse_it_before_anything_is_run():
+    net, _ = network()
+    for method in (Adjoint(), TSSLBP()):
+        with pytest.raises(TypeError, match="got Adaptive"):
+            Rule(SURROGATE, method).check(net, CE)

@@ -83,6 +83,7 @@ ALONG = {  # through layers, on each way through time that sends errors
     )
     if not (time == "rtrl" and space in ("kolen pollack", "adaptive", "local trained"))
     and not (time == "eprop" and space == "kolen pollack")
+    and not (time == "ottt" and space == "adaptive")  # of two hidden layers
 }
 NAMES = [*RULES, *ALONG]
 FORWARD = [

@@ -273,6 +273,12 @@ def test_what_makes_no_sense_is_refused():
     learns = Rule(SURROGATE, Eligibility(), FeedbackAlignment.kolen_pollack(net, generator()))
     with pytest.raises(ValueError, match=r"rule\.parameters\(net\)"):
         learns.online(net, sgd, CE)
+    with pytest.raises(ValueError, match="none of the network's"):
+        rule.online(net, torch.optim.SGD(alive(1)[0].parameters(), lr=0.1), CE)
+    with pytest.raises(TypeError, match="LBFGS"):
+        rule.online(net, torch.optim.LBFGS(net.parameters()), CE)
+    with pytest.raises(ValueError, match="patterns are targets"):
+        rule.online(net, sgd, van_rossum(patterns=torch.zeros(T, 3, 3, **F64)))
     learner = rule.online(net, sgd, CE)
     learner.step(x[0], y)
     kept = copy.deepcopy(learner.state)
@@ -282,6 +288,7 @@ def test_what_makes_no_sense_is_refused():
         (nan, y, ValueError, "NaN"),
         (x[1, :2], y[:2], ValueError, "call reset"),
         (x[1], y[:2], ValueError, "for 2 samples"),
+        (x[1], y[0], ValueError, "single number"),
         (x[1], y.tolist(), TypeError, "target must be a tensor"),
         (x[1].float(), y, TypeError, "float32"),
         (x[1], y + 7, ValueError, "labels must lie"),
@@ -301,3 +308,28 @@ def test_values_as_targets():
     learner = rule.online(net, torch.optim.SGD(net.parameters(), lr=0.1), OverTime(half_square))
     found = learner.step(x[0], torch.zeros(B, 3, **F64))
     assert found.loss == pytest.approx(0.5 * found.output.square().sum().item())
+
+
+def test_only_what_the_optimizer_has_is_changed_and_no_gradient_stays():
+    rule, net, x, y = made("ottt")
+    before = {k: p.detach().clone() for k, p in net.named_parameters()}
+    frozen = net.layers[2].synapse.weight.requires_grad_(False)
+    learner = rule.online(net, torch.optim.SGD(net.layers[1].parameters(), lr=0.3), CE, every=2)
+    for n, x_n in enumerate(x):
+        learner.step(x_n, y)
+        if n == 2:
+            frozen.requires_grad_(True)  # thawed in the middle: from the next sum on it has a gradient
+    learner.update()
+    assert all(p.grad is None for p in net.parameters())
+    for k, p in net.named_parameters():
+        assert torch.equal(p, before[k]) == (not k.startswith("layers.1.")), k
+
+
+def test_a_state_that_was_kept_is_not_touched_by_the_update():
+    rule, net, x, y = made("ottt")
+    learner = rule.online(net, torch.optim.SGD(net.parameters(), lr=0.3), CE, every=2)
+    learner.step(x[0], y)
+    kept = learner.state
+    before = {k: g.clone() for k, g in kept.gradients.items()}
+    learner.step(x[1], y)
+    assert all(torch.equal(before[k], g) for k, g in kept.gradients.items())

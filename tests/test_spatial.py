@@ -16,6 +16,7 @@ from trials import NEURONS, RESETS, SURROGATE, B, T, alive, distance
 from snnlearn import (
     RTRL,
     Adjoint,
+    Analog,
     CrossEntropy,
     DirectFeedback,
     Eligibility,
@@ -29,6 +30,7 @@ from snnlearn import (
     SpikeCount,
     Transpose,
     Unrolled,
+    no_reset,
     readout,
     recipes,
 )
@@ -178,7 +180,7 @@ def test_feedback_that_learns_receives_the_gradient_of_the_weights(temporal):
 
 
 def test_modules_that_are_given_stay_as_they_are():
-    net, x = alive(1, "CuBa", layers=2)
+    net, _ = alive(1, "CuBa", layers=2)
     backs = [copy.deepcopy(layer.synapse) for layer in net.layers[1:]]
     fixed, learned = FeedbackAlignment(backs), FeedbackAlignment(backs, learned=True)
     assert not fixed.learns
@@ -208,6 +210,56 @@ def test_angles():
         rule.backward(net, x, torch.arange(B) % 3, CE)
         optimizer.step()
     assert all(after < start / 2 for after, start in zip(learned.angles(net), before, strict=True))
+
+
+def test_a_bias_inside_a_synapse_learns_by_the_feedback_behind_it():
+    """The top layer's gradient is exact: autograd through the same feedback is the truth."""
+    g = generator(4)
+    net, x = alive(1, "LIF")
+    top = nn.Sequential(nn.Linear(4, 4, **F64), nn.Linear(4, 3, **F64))
+    net = Network(net.layers[0], Layer(top, Neuron(0.5, 0.8, fire=Analog(), reset=no_reset)))
+    for spatial in (FeedbackAlignment.random(net, g), Transpose()):
+        wanted = gradient(net, x, Unrolled(), spatial)
+        found = gradient(net, x, Eligibility(), spatial)
+        assert distance(only(found, "layers.1"), only(wanted, "layers.1")) < SAME
+    other = gradient(net, x, Unrolled(), FeedbackAlignment.random(net, g))
+    assert distance(only(other, "layers.1.synapse.0.bias"), only(wanted, "layers.1.synapse.0.bias")) > OTHER
+
+
+def test_feedback_that_learns_is_refused_for_shared_weights():
+    shared = nn.Linear(4, 4, **F64)
+    net = Network(*(Layer(shared, Neuron(0.5, 0.8)) for _ in range(2)), Layer(nn.Linear(4, 3, **F64), readout()))
+    with pytest.raises(ValueError, match="two layers share weights"):
+        FeedbackAlignment.kolen_pollack(net, generator())
+    assert len(FeedbackAlignment.random(net, generator()).backs) == 2
+
+
+def test_running_statistics_of_the_feedback_do_not_move():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(4, 3, **F64), nn.BatchNorm1d(3, **F64)
+
+        def forward(self, x):
+            return self.norm(self.linear(x))
+
+    net, x = alive(1, "LIF")
+    net = Network(net.layers[0], Layer(Normed(), readout()))
+    spatial = FeedbackAlignment.random(net, generator())
+    before = copy.deepcopy(spatial.state_dict())
+    gradient(net, x, Unrolled(), spatial)
+    assert all(torch.equal(v, before[k]) for k, v in spatial.state_dict().items())
+    DirectFeedback.random(net, generator())
+
+
+def test_angles_skip_what_has_no_weights():
+    g = generator()
+    conv = nn.Conv2d(1, 2, 3, padding=1, **F64)
+    top = nn.Sequential(nn.Flatten(), nn.Linear(8, 3, **F64))
+    net = Network(*(Layer(m, Neuron(0.5, 0.8)) for m in (conv, nn.MaxPool2d(2))), Layer(top, readout()))
+    assert len(FeedbackAlignment.random(net, g).angles(net)) == 1
+    with pytest.raises(ValueError, match="draw it for this network"):
+        FeedbackAlignment.random(net, g).angles(alive(1)[0])
 
 
 # Direct feedback.
@@ -358,24 +410,55 @@ def test_a_network_that_fires_at_the_top_has_a_critic_there_too():
 
 def test_the_regularizer_costs_the_same_step_by_step_and_in_a_sequence():
     net, x = alive(2, "LIF", layers=2)
-    plain, active = (
-        LocalErrors.random(net, generator(), regularizer=r)
-        for r in (None, lambda U: 0.3 * keep_active(U, theta=1.0, margin=0.5))
-    )
-    y = torch.arange(B) % 3
-    values = {}
-    for name, spatial in (("plain", plain), ("active", active)):
-        both = [Rule(SURROGATE, m, spatial).gradients(net, x, y, CE) for m in (Unrolled(), RTRL())]
-        torch.testing.assert_close(both[0][0], both[1][0] if name == "plain" else both[0][0])
+    y, values = torch.arange(B) % 3, {}
+    for name, regularizer in (("plain", None), ("active", lambda U: 0.3 * keep_active(U, theta=1.0, margin=0.5))):
+        spatial = LocalErrors.random(net, generator(), regularizer=regularizer)
+        whole = Rule(SURROGATE, Unrolled(), spatial).gradients(net, x, y, CE)[0]
         stepwise = Rule(SURROGATE, Eligibility(), spatial).gradients(net, x, y, CE)[0]
-        torch.testing.assert_close(stepwise, both[0][0])
-        values[name] = stepwise
-    assert values["active"] > values["plain"]
+        torch.testing.assert_close(stepwise, whole)
+        values[name] = whole
+    outputs = net(x, Rule(SURROGATE))[:2]
+    cost = sum(0.3 * keep_active(U, theta=1.0, margin=0.5) for layer in outputs for U in layer.U)
+    torch.testing.assert_close(values["active"], values["plain"] + cost.detach() / (T * B))
+
+
+def test_keep_active():
     U = torch.tensor([[-1.0, 0.2, 0.5]])
     wanted = (0.0 + 0.21 + 0.51) / 3 + 3e-3 * max(0.0, 0.1 - torch.sigmoid(U).mean().item())
     assert keep_active(U).item() == pytest.approx(wanted)
     silent = keep_active(torch.full((1, 3), -9.0))
     assert silent.item() == pytest.approx(3e-3 * (0.1 - torch.sigmoid(torch.tensor(-9.0)).item()), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_eprop_with_local_errors_has_critics_that_remember_as_the_readout(seed):
+    net, x = alive(seed, "CuBa")
+    spatial = LocalErrors.random(net, generator())
+    found = gradient(net, x, Eligibility(through_readout=True), spatial)
+    critic = Layer(linear(spatial.readouts[0].weight.detach()), net.layers[1].neuron)
+    wanted = gradient(Network(net.layers[0], critic), x, Adjoint(Reset.IGNORED), Transpose())
+    assert distance(only(found, "layers.0"), only(wanted, "layers.0")) < SAME
+    forgets = gradient(net, x, Eligibility(), spatial)
+    assert distance(only(forgets, "layers.0"), only(wanted, "layers.0")) > OTHER
+
+
+def test_a_piece_may_go_on_under_another_rule():
+    """What an earlier piece did not keep for direct feedback is taken to be at rest."""
+    net, x = alive(1, "CuBa", layers=2)
+    net.layers[2].delay = 2
+    past = net.run(x[:5], Rule(SURROGATE))[1]
+    direct = DirectFeedback.random(net, generator(), through_readout=True)
+    traces = net.run(x[5:], Rule(SURROGATE, Unrolled(), direct), past)[0]
+    assert torch.equal(traces[-1].s, net(x, Rule(SURROGATE))[-1].s[5:])
+
+
+def test_direct_feedback_of_a_network_without_hidden_layers_is_nothing():
+    net, x = alive(1, top=False)
+    y = torch.zeros(T, B, 4, **F64)
+    wanted = gradient(net, x, Unrolled(), Transpose(), OverTime(half_square), y)
+    for through in (False, True):
+        spatial = DirectFeedback.random(net, generator(), through_readout=through)
+        assert distance(gradient(net, x, Unrolled(), spatial, OverTime(half_square), y), wanted) == 0
 
 
 # Convolutions, pooling, recurrent convolutions.
@@ -567,6 +650,23 @@ def refused():
     cheap = local(shallow, g, regularizer=keep_active)
     yield "local regularizer", shallow, unrolled, cheap, CrossEntropy(), TypeError, "sum over time"
     yield "rtrl learns", shallow, rtrl, FeedbackAlignment.kolen_pollack(shallow, g), CE, ValueError, "influence"
+    yield "rtrl regularizer", shallow, rtrl, cheap, CE, ValueError, "looks at the batch"
+    yield "eprop regularizer", shallow, eprop, cheap, CE, ValueError, "looks at membranes"
+    yield "ottt adaptive", net, ottt, DirectFeedback.adaptive(net, g), CE, ValueError, "no trace"
+    nan = fa(shallow, g)
+    with torch.no_grad():
+        nan.backs[0].weight[0, 0] = torch.nan
+    yield "fa nan", shallow, unrolled, nan, CE, ValueError, "feedback weight of layer 1 holds NaN"
+    nan = dfa(shallow, g)
+    with torch.no_grad():
+        nan.H[0][0, 0] = torch.nan
+    yield "dfa nan", shallow, unrolled, nan, CE, ValueError, r"H\[0\] holds NaN"
+    nan = local(shallow, g)
+    with torch.no_grad():
+        nan.readouts[0].weight[0, 0] = torch.nan
+    yield "local nan", shallow, unrolled, nan, CE, ValueError, "readout of layer 0 holds NaN"
+    bias = LocalErrors([nn.Linear(4, 3, **F64)])
+    yield "filtered bias", shallow, ottt, bias, van_rossum(), ValueError, "without bias"
     yield "rtrl filter", shallow, rtrl, local(shallow, g), van_rossum(), ValueError, "filter of one output"
     yield "ottt late", late, ottt, dfa(late, g, through_readout=True), CE, ValueError, "DirectFeedback"
     learns = FeedbackAlignment.kolen_pollack(shallow, g)
@@ -616,12 +716,32 @@ def test_wrong_arguments_are_refused():
         DirectFeedback([torch.ones(3)])
     with pytest.raises(ValueError, match="NaN"):
         DirectFeedback([torch.full((3, 4), torch.nan)])
-    with pytest.raises(TypeError, match="modules like the synapses"):
-        FeedbackAlignment([torch.ones(3, 4)])
+    for wrong in ([torch.ones(3, 4)], nn.Linear(3, 4), 5):
+        with pytest.raises(TypeError, match="feedback weights must be"):
+            FeedbackAlignment(wrong)
+        with pytest.raises(TypeError, match="local readouts must be"):
+            LocalErrors(wrong)
+    for key, error in ((-1, ValueError), ("a", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="number of a recurrent layer"):
+            FeedbackAlignment([], {key: nn.Linear(2, 2)})
+    for make in (
+        lambda: FeedbackAlignment([], signs="no"),
+        lambda: FeedbackAlignment([], learned=2),
+        lambda: DirectFeedback([], through_readout="no"),
+        lambda: DirectFeedback([], learned=1),
+        lambda: LocalErrors([], trained="x"),
+        lambda: recipes.ottt(authors_code="x"),
+    ):
+        with pytest.raises(TypeError, match="must be True or False"):
+            make()
+    with pytest.raises(TypeError, match="H must be a list"):
+        DirectFeedback(None)
+    with pytest.raises(TypeError, match="features is the shape"):
+        DirectFeedback.random(conv, generator(), features=6)
+    with pytest.raises(ValueError, match="no weights"):
+        FeedbackAlignment.random(Network(Layer(nn.Identity(), Neuron())), generator())
     with pytest.raises(ValueError, match="nothing is left to learn"):
         FeedbackAlignment([nn.Linear(2, 2)], signs=True, learned=True)
-    with pytest.raises(TypeError, match="must be a module"):
-        LocalErrors([torch.ones(3, 4)])
     with pytest.raises(TypeError, match="must be a spatial rule"):
         Rule(spatial=nn.Linear(2, 2))
 

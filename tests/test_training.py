@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnlearn import recipes, tasks, training
+from snnlearn import Adjoint, DirectFeedback, FeedbackAlignment, LocalErrors, Network, Rule, recipes, tasks, training
+from snnlearn.spatial import keep_active
 
 TASK = replace(tasks.digits(steps=10, hidden=12), epochs=2, batch=256)  # 5 steps an epoch
 
@@ -228,3 +229,87 @@ def test_seconds_go_on_counting(tmp_path, monkeypatch):
     _, result = run(tmp_path, resume=True)
     assert before < result.seconds <= before + time.perf_counter() - started
     assert math.isfinite(result.seconds)
+
+
+# Rules with weights of their own.
+
+LEARNED = replace(TASK, decay=1.0)
+
+
+def kolen_pollack(net, generator):
+    return Rule(temporal=Adjoint(), spatial=FeedbackAlignment.kolen_pollack(net, generator))
+
+
+def test_feedback_that_learns_is_trained_and_resumed(tmp_path, monkeypatch):
+    made = []
+
+    def rule(net, generator):
+        made.append((kolen_pollack(net, generator), net))
+        return made[-1][0]
+
+    settings = {"name": "kolen pollack", "epochs": 4}
+    net, whole = training.train(LEARNED, rule, **settings)
+    start = kolen_pollack(LEARNED.network(torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1))
+    fresh = LEARNED.network(torch.Generator().manual_seed(0))
+    assert made[0][0].spatial.angles(net)[0] < start.spatial.angles(fresh)[0] - 1
+    interrupt_after(monkeypatch, 7)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(LEARNED, rule, out=tmp_path, **settings)
+    monkeypatch.undo()
+    again, result = training.train(LEARNED, rule, out=tmp_path, resume=True, **settings)
+    assert numbers(result) == numbers(whole)
+    assert same_weights(again, net)
+    assert same_weights(made[2][0].spatial, made[0][0].spatial)
+
+
+def test_another_feedback_or_decay_is_another_run(tmp_path, monkeypatch):
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(LEARNED, kolen_pollack, out=tmp_path)
+    monkeypatch.undo()
+    for task, rule, what in (
+        (LEARNED, recipes.feedback_alignment, "method"),
+        (replace(LEARNED, decay=0.5), kolen_pollack, "decay"),
+    ):
+        with pytest.raises(ValueError, match=rf"belongs to another run: it has {what}"):
+            training.train(task, rule, out=tmp_path, resume=True)
+
+
+def test_every_kind_of_feedback_says_what_it_is():
+    net, g = TASK.network(torch.Generator()), torch.Generator()
+    kinds = [
+        FeedbackAlignment.random(net, g),
+        FeedbackAlignment.concordant(net, g),
+        FeedbackAlignment.kolen_pollack(net, g),
+        DirectFeedback.random(net, g),
+        DirectFeedback.random(net, g, through_readout=True),
+        DirectFeedback.adaptive(net, g),
+        LocalErrors.random(net, g),
+        LocalErrors.random(net, g, trained=True),
+        LocalErrors.random(net, g, regularizer=keep_active),
+    ]
+    assert len({repr(Rule(spatial=kind)) for kind in kinds}) == len(kinds)
+    assert " at 0x" not in "".join(repr(Rule(spatial=kind)) for kind in kinds)
+
+
+def test_decay_makes_weights_smaller():
+    plain, decayed = (training.train(replace(TASK, decay=d), recipes.bptt(), epochs=4)[0] for d in (0.0, 5.0))
+    sizes = [sum(p.square().sum() for p in net.parameters()) for net in (plain, decayed)]
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_a_network_that_fires_on_top_answers_through_its_critic():
+    base = tasks.digits_decolle(steps=10, hidden=12)
+
+    def network(generator):
+        return Network(base.network(generator).layers[0])
+
+    task = replace(base, network=network, epochs=3, batch=256)
+    net, result = training.train(task, lambda net, g: recipes.decolle(net, g, classes=10))
+    assert len(net.layers) == 1
+    assert result.train_accuracy > 0.2  # chance is 0.1; twelve neurons have no answer of their own among ten classes
+
+
+def test_a_function_that_makes_no_rule_is_refused():
+    with pytest.raises(TypeError, match="rule must make a Rule"):
+        training.train(TASK, lambda net, generator: net)

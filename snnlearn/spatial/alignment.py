@@ -49,9 +49,12 @@ class FeedbackAlignment(Spatial):
     ):
         super().__init__()
         recurrent = recurrent or {}
-        for module in (*backs, *recurrent.values()):
-            if not isinstance(module, nn.Module):
-                raise TypeError(f"feedback goes through modules like the synapses, got {type(module).__name__}")
+        _checks.modules("feedback weights", backs)
+        _checks.modules("feedback weights", list(recurrent.values()))
+        _checks.flag("signs", signs)
+        _checks.flag("learned", learned)
+        for i in recurrent:
+            _checks.whole("the number of a recurrent layer", i)
         # copies: what is frozen or learned here is nobody else's
         self.backs = nn.ModuleList(copy.deepcopy(module) for module in backs)
         self.recurrent = nn.ModuleDict({str(i): copy.deepcopy(module) for i, module in recurrent.items()})
@@ -83,7 +86,18 @@ class FeedbackAlignment(Spatial):
         They receive the same gradient as the forward weights, and have to be given to the same optimiser, with weight
         decay: then the difference of the two shrinks by the decay at every step, and G becomes W^T.
         """
+        check_layers(net, events=True)
+        every = [id(p) for layer in net.layers for p in layer.parameters(recurse=True)]
+        if len(set(every)) < len(every):
+            raise ValueError(
+                "two layers share weights, which receive the gradients of both where their feedback receives one's; "
+                "use FeedbackAlignment.random, or weights of their own"
+            )
         return cls(*_copies(net, generator), learned=True)
+
+    def extra_repr(self) -> str:
+        """What is not a submodule."""
+        return f"signs={self.signs}, learned={self.learns}"
 
     def down(self, i: int, synapse: nn.Module) -> nn.Module | None:
         """The random copy, from the second layer on."""
@@ -101,14 +115,15 @@ class FeedbackAlignment(Spatial):
 
     @torch.no_grad()
     def angles(self, net: Network | EventNetwork) -> list[float]:
-        """The angle between forward and feedback weights of each layer from the second on, in degrees.
+        """The angle between forward and feedback weights of each layer from the second on that has some, in degrees.
 
         Each layer's weights are taken as one vector. Near 90 for weights drawn apart; the smaller, the nearer the error
         that goes down is to backpropagation's (Lillicrap et al. 2016).
         """
+        self._fits(net)
         found = []
         for i, layer in enumerate(net.layers):
-            if i == 0:
+            if i == 0 or not has_matrix(layer.synapse):  # type: ignore[arg-type]
                 continue
             synapse: Any = layer.synapse
             back = self.down(i, synapse)
@@ -124,6 +139,9 @@ class FeedbackAlignment(Spatial):
             ValueError: the feedback weights were drawn for another network, or are on another device.
             TypeError: they have another dtype.
         """
+        self._fits(net)
+
+    def _fits(self, net: Network | EventNetwork) -> None:
         layers: list[Any] = list(net.layers)
         if len(self.backs) != len(layers) - 1:
             raise ValueError(
@@ -149,6 +167,8 @@ class FeedbackAlignment(Spatial):
                 )
             for k, p in own.items():
                 _checks.same_kind(f"the feedback {k} of {name}", twin[k], "the forward weight", p)
+                if not _checks.finite(twin[k]):
+                    raise ValueError(f"the feedback {k} of {name} holds NaN or infinity: it has diverged")
 
 
 def _copies(net: Network | EventNetwork, generator: torch.Generator) -> tuple[list[nn.Module], dict[int, nn.Module]]:

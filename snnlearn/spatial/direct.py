@@ -35,6 +35,10 @@ class DirectFeedback(Spatial):
 
     def __init__(self, H: Sequence[Tensor], *, through_readout: bool = False, learned: bool = False):
         super().__init__()
+        _checks.flag("through_readout", through_readout)
+        _checks.flag("learned", learned)
+        if not isinstance(H, list | tuple):
+            raise TypeError(f"H must be a list of matrices, one for each hidden layer, got {type(H).__name__}")
         for i, h in enumerate(H):
             if not isinstance(h, Tensor) or h.dim() != 2 or not h.is_floating_point():
                 came = f"shape {tuple(h.shape)}, {h.dtype}" if isinstance(h, Tensor) else type(h).__name__
@@ -78,16 +82,27 @@ class DirectFeedback(Spatial):
         return cls([torch.ones(outputs, n, dtype=like.dtype, device=like.device) for n in hidden])
 
     @classmethod
-    def adaptive(cls, net: Network, generator: torch.Generator, *, features: tuple[int, ...] | None = None) -> Self:
+    def adaptive(
+        cls,
+        net: Network,
+        generator: torch.Generator,
+        *,
+        features: tuple[int, ...] | None = None,
+        std: float | None = None,
+    ) -> Self:
         """Random at first, then learned as the output's weights are (adaptive e-prop, Bellec et al. 2020).
 
         H receives the gradient of the readout's weights; given to the same optimiser, with weight decay, it becomes
         equal to them (Kolen & Pollack 1994). The error is taken through the readout.
         """
-        found = cls.random(net, generator, features=features, through_readout=True)
+        found = cls.random(net, generator, features=features, std=std, through_readout=True)
         for h in found.H:
             h.requires_grad_(True)
         return found
+
+    def extra_repr(self) -> str:
+        """What is not a parameter."""
+        return f"through_readout={self.through_readout}, learned={self.learns}"
 
     def down(self, i: int, synapse: nn.Module) -> nn.Module | None:
         """Nothing goes from layer to layer; the first layer's way to the network's input is its own."""
@@ -95,7 +110,7 @@ class DirectFeedback(Spatial):
 
     def reaches(self, i: int, synapse: nn.Module) -> bool:
         """Of the last layer, where the error is taken at its current."""
-        return self.through_readout and i == len(self.H)
+        return self.through_readout and 0 < i == len(self.H)
 
     def inject(self, i: int, below: Sequence[Tensor]) -> Tensor | float:
         """At the last layer's current, H_l s_l of every hidden layer."""
@@ -143,6 +158,8 @@ class DirectFeedback(Spatial):
         for i, h in enumerate(self.H):
             if first is not None:
                 _checks.same_kind(f"H[{i}]", h, "the network's weights", first)
+            if not _checks.finite(h):
+                raise ValueError(f"H[{i}] holds NaN or infinity: it has diverged, or was loaded so")
             if isinstance(last, nn.Linear) and len(h) != last.out_features:
                 raise ValueError(f"H[{i}] comes from {len(h)} outputs, but the network has {last.out_features}")
 

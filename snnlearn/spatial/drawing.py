@@ -27,6 +27,8 @@ def check_generator(generator: object) -> torch.Generator:
 def check_layers(net: object, *, events: bool = False) -> None:
     """Refuse what has no layers to draw weights for, and an EventNetwork unless it will do."""
     layers = getattr(net, "layers", None)
+    if isinstance(net, nn.Module) and layers is not None and not any(True for _ in net.parameters()):
+        raise ValueError("the network has no weights, so there is nothing to draw feedback for")
     if not isinstance(layers, nn.ModuleList) or not (events or all(hasattr(layer, "neuron") for layer in layers)):
         raise TypeError(f"these feedback weights are drawn for a Network, got {type(net).__name__}")
 
@@ -42,7 +44,7 @@ def frozen_copy(module: nn.Module, generator: torch.Generator) -> nn.Module:
 
     Weights that are all 0 are stood in for by N(0, 1/inputs). A bias sends no error and is 0.
     """
-    twin = copy.deepcopy(module).requires_grad_(False)
+    twin = copy.deepcopy(module).requires_grad_(False).eval()  # no running statistic of it shall move
     for name, p in twin.named_parameters():
         if p.dim() >= 2:
             p.grad = None
@@ -74,12 +76,14 @@ def layer_sizes(net: Network | EventNetwork, features: tuple[int, ...] | None) -
                 "height, width), or whatever one step of one sample has"
             )
         features = (first.in_features,)
+    if not isinstance(features, tuple | list) or not features:
+        raise TypeError(f"features is the shape of one step of one sample, such as (2, 34, 34), got {features!r}")
     x: Tensor
     layers: Sequence[Any] = net.layers
     sizes, x = [], torch.zeros(1, *features, device="meta")
     for i, layer in enumerate(layers):
         try:  # on copies without data: nothing is computed, and no running statistic moves
-            x = copy.deepcopy(layer.synapse).to("meta", torch.get_default_dtype())(x)
+            x = copy.deepcopy(layer.synapse).eval().to("meta", torch.get_default_dtype())(x)
         except RuntimeError as error:
             raise ValueError(f"layer {i} does not take inputs of shape {tuple(x.shape[1:])}: {error}") from error
         sizes.append(x[0].numel())

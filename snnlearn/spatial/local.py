@@ -40,9 +40,8 @@ class LocalErrors(Spatial):
 
     def __init__(self, readouts: Sequence[nn.Module], *, trained: bool = False, regularizer: Regularizer | None = None):
         super().__init__()
-        for module in readouts:
-            if not isinstance(module, nn.Module):
-                raise TypeError(f"a local readout must be a module such as nn.Linear, got {type(module).__name__}")
+        _checks.modules("local readouts", readouts)
+        _checks.flag("trained", trained)
         if regularizer is not None and not callable(regularizer):
             raise TypeError(f"regularizer must be a function of U, got {regularizer!r}")
         self.readouts = nn.ModuleList(copy.deepcopy(module) for module in readouts).requires_grad_(trained)
@@ -90,6 +89,11 @@ class LocalErrors(Spatial):
     def down(self, i: int, synapse: nn.Module) -> nn.Module | None:
         """Nothing; the first layer's way to the network's input is its own."""
         return synapse if i == 0 else None
+
+    def extra_repr(self) -> str:
+        """What is not a submodule."""
+        regularizer = getattr(self.regularizer, "__name__", type(self.regularizer).__name__)
+        return f"trained={self.learns}, regularizer={None if self.regularizer is None else regularizer}"
 
     def reaches(self, i: int, synapse: nn.Module) -> bool:
         """Never."""
@@ -153,6 +157,8 @@ class LocalErrors(Spatial):
             weight = next(readout.parameters(), None)
             if first is not None and weight is not None:
                 _checks.same_kind(f"the readout of layer {i}", weight, "the network's weights", first)
+            if not all(_checks.finite(p) for p in readout.parameters()):
+                raise ValueError(f"the readout of layer {i} holds NaN or infinity: it has diverged, or was loaded so")
 
 
 def keep_active(U: Tensor, theta: float = 0.0, *, margin: float = 0.01, silent: float = 3e-3) -> Tensor:

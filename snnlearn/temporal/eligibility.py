@@ -37,7 +37,7 @@ from snnlearn.filters import IDENTITY, Cascade, Filter
 from snnlearn.losses import OverTime
 from snnlearn.neurons import Neuron, State
 from snnlearn.resets import Constant
-from snnlearn.spatial import FeedbackAlignment, connect, zero
+from snnlearn.spatial import DirectFeedback, FeedbackAlignment, LocalErrors, Spatial, connect, zero
 from snnlearn.surrogate import firing
 from snnlearn.temporal.base import Reset
 from snnlearn.temporal.forward import Forward, Step, trainable
@@ -108,7 +108,8 @@ class Eligibility(Forward):
 
     Args:
         through_readout: filter the eligibility of the hidden layer by the memory of the readout above it, through which
-            its spikes reach the loss (e-prop). Exact for one hidden layer without recurrence, the reset not seen.
+            its spikes reach the loss (e-prop). Exact for one hidden layer without recurrence, the reset not seen. Local
+            errors are then those of critics that read through the same memory.
         memory: of the presynaptic traces.
         adaptation: whether the eligibility of an adaptive neuron knows its moving threshold (e-prop), or leaves it out
             (DECOLLE).
@@ -160,7 +161,7 @@ class Eligibility(Forward):
                     f"nn.Linear; got {layer.synapse}"
                 )
             reaches = rule.spatial.reaches(i, layer.synapse)
-            if reaches and layer.delay and not filtered:
+            if reaches and layer.delay and loss.filter is None and not self.through_readout:
                 raise ValueError(
                     f"layer {i} has delay={layer.delay}, so an error that is told within a step never reaches the "
                     "layer below; use delay=0 above the first layer, a loss with a filter, DirectFeedback, "
@@ -190,11 +191,32 @@ class Eligibility(Forward):
                     f"e-prop has one layer below the readout; layer {deep[0]} would pass an error down to another. Use "
                     "DirectFeedback, Eligibility() or Adjoint()"
                 )
-        if rule.spatial.learns and isinstance(rule.spatial, FeedbackAlignment) and filtered:
+        self._check_feedback(net, loss, rule.spatial, filtered)
+
+    def _check_feedback(self, net: Network, loss: OverTime, spatial: Spatial, filtered: bool) -> None:
+        """Refuse feedback weights and critics for which there are no traces."""
+        if isinstance(spatial, FeedbackAlignment) and spatial.learns and filtered:
             raise ValueError(
                 "a filtered eligibility has no gradient for feedback weights between layers; use "
                 "DirectFeedback.adaptive(net, generator), or feedback that is fixed"
             )
+        traced = self.through_readout or (not filtered and len(net.layers) == 2)
+        if isinstance(spatial, DirectFeedback) and spatial.learns and not traced:
+            raise ValueError(
+                "H cannot receive the gradient of the readout's weights here, since the hidden spikes have no trace "
+                "with the readout's memory; use Eligibility(through_readout=True), or H that is fixed"
+            )
+        if isinstance(spatial, LocalErrors):
+            if spatial.regularizer is not None and filtered:
+                raise ValueError(
+                    "a regularizer looks at membranes, of which a filtered eligibility keeps none; use a loss without "
+                    "a filter, Eligibility(adaptation=False), or Unrolled()"
+                )
+            if loss.filter is not None and not all(_plain(r) and not _has_bias(r) for r in spatial.readouts):
+                raise ValueError(
+                    "a filtered loss is told the readout of filtered spikes, which is the filtered readout only for "
+                    "nn.Linear without bias; give local readouts of that kind"
+                )
 
     def _has_matrix(self, net: Network, loss: OverTime) -> bool:
         """Whether the eligibility belongs to a pair of neurons, and not to the sender alone."""
@@ -231,7 +253,8 @@ class Eligibility(Forward):
                 traced = arrived.q + (zero(below[-1]) if layer.delay == 0 and layer.filter is None else 0.0)
                 a = layer.current(i, [*below[:-1], traced], rule)
                 if _has_bias(layer.synapse):
-                    a = a + layer.gain * (arrived.q_one - 1) * layer.synapse(torch.zeros_like(arrived.q))
+                    alone = connect(layer.synapse, rule.spatial.down(i, layer.synapse), torch.zeros_like(arrived.q))
+                    a = a + layer.gain * (arrived.q_one - 1) * alone
                 if layer.recurrent is not None:
                     a = a + layer.recurrent(arrived.q_own)
                 U = now.state.U + zero(a)

@@ -65,6 +65,15 @@ class Method:
 
     def check(self, net: Network, loss: object, rule: Rule) -> None:
         """Refuse, with ValueError or TypeError, a network, loss or rule that makes no sense with this method."""
+        for layer in net.layers:
+            self._refuse_other_dynamics(layer.neuron)
+
+    def _refuse_other_dynamics(self, neuron: object) -> None:
+        if not isinstance(neuron, Neuron):
+            raise TypeError(
+                f"{type(self).__name__} is a recursion for a Neuron, got {type(neuron).__name__}; use AdjointSRM for "
+                "an SRM, or Unrolled for any neuron"
+            )
 
     def look(self, neuron: Neuron, trace: Trace) -> Tensor | None:
         """What ``credit`` wants to know of the whole sequence, (T, B, *features)."""
@@ -86,11 +95,7 @@ class Method:
             TypeError: the neuron is no `Neuron`, such as an SRM, whose past is more than a state.
             ValueError: credit would have to pass to an earlier piece, and the method does not say how.
         """
-        if not isinstance(neuron, Neuron):
-            raise TypeError(
-                f"{type(self).__name__} is a recursion for a Neuron, got {type(neuron).__name__}; use AdjointSRM for "
-                "an SRM, or Unrolled for any neuron"
-            )
+        self._refuse_other_dynamics(neuron)
         if not self.linked and not neuron.fire.analog and state is not None and any(x.requires_grad for x in state):
             raise ValueError(
                 f"{type(self).__name__} does not say how credit passes to an earlier piece of the sequence; give it "

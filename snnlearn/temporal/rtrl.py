@@ -101,6 +101,10 @@ class RTRL(Forward):
                 "RTRL has no influence matrix for feedback weights that learn; use Unrolled(), or feedback that is "
                 "fixed"
             )
+        if isinstance(rule.spatial, LocalErrors) and rule.spatial.regularizer is not None:
+            raise ValueError(
+                "RTRL takes one sample at a time, and a regularizer looks at the batch; use Unrolled() or Eligibility()"
+            )
         if loss.filter is not None and isinstance(rule.spatial, LocalErrors):
             raise ValueError(
                 "RTRL carries the filter of one output, and local errors have one for each layer; use Unrolled() or "

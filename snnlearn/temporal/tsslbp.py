@@ -111,6 +111,7 @@ class TSSLBP(Method):
 
     def check(self, net: Network, loss: object, rule: Rule) -> None:
         """See `Method.check`, and `run` for the errors."""
+        super().check(net, loss, rule)
         for layer in net.layers:
             if isinstance(layer.neuron, Neuron) and not layer.neuron.fire.analog:
                 self._refuse(layer.neuron)
