@@ -15,6 +15,14 @@ hypothesis.settings.register_profile("snnlearn", deadline=None, derandomize=True
 hypothesis.settings.load_profile("snnlearn")
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A layer that a test makes without a generator is the same in every run."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show how long each notebook took: the tests of the notebooks record it, in whichever worker they ran."""
     seconds = {
