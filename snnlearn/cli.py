@@ -216,8 +216,10 @@ def _generator(seed: int) -> torch.Generator:
 
 def run_rules(arguments: argparse.Namespace) -> None:
     """``snnlearn rules``."""
-    for name, recipe in recipes.listing().items():
-        print(f"{name:12} {recipe.__doc__.splitlines()[0]}\n{'':12} {recipe.paper}")
+    known = recipes.listing()
+    width = max(map(len, known))
+    for name, recipe in known.items():
+        print(f"{name:{width}}  {recipe.__doc__.splitlines()[0]}\n{'':{width}}  {recipe.paper}")
 
 
 def run_grid(arguments: argparse.Namespace) -> None:

@@ -80,7 +80,7 @@ def superspike(*, surrogate: Surrogate = FastSigmoid(), spatial: Spatial | None 
     return Rule(surrogate, Eligibility(), _or_transpose(spatial))
 
 
-@_paper("Bellec, Scherr, Subramoney et al. 2020, Eqs. 1, 4 and 20-28")
+@_paper("Bellec, Scherr, Subramoney et al. 2020, Eqs. 1, 4, 22-25 and 28")
 def eprop(*, surrogate: Surrogate = FastSigmoid(), spatial: Spatial | None = None) -> Rule:
     """e-prop: the error of a leaky readout times an eligibility filtered by its memory.
 

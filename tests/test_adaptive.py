@@ -149,7 +149,7 @@ def test_the_gradient_is_the_derivative_of_the_smooth_twin(method):
 
 
 def test_eprop_by_the_papers_equations():
-    """Bellec et al. 2020, Eqs. 1-4 and 20-28 in scalar loops: recurrent adaptive neurons, random broadcast B."""
+    """Bellec et al. 2020, Eqs. 1, 4, 22-25 and 28 in scalar loops: recurrent adaptive neurons, random broadcast B."""
     net, x = network(recurrent=True, bias=False, seed=3)
     surrogate = PiecewiseLinear(width=0.5, peak=0.3)  # 0.3 * max(0, 1 - |v - A|)
     feedback = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), **F64)
