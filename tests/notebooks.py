@@ -42,6 +42,8 @@ _NOTEBOOK_METADATA = {
     "language_info": {"name": "python"},
 }
 _CELL_METADATA = ("tags", "jupyter", "slideshow")
+# The tag of a cell whose output is the end of a long training, which rounding decides: nbval does not compare its text.
+ROUNDED = "nbval-ignore-output"
 _VALID_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # JupyterLab gives new cells a UUID, nbformat eight hexadecimal digits: neither was chosen by anybody.
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|[0-9a-f]{8}")

@@ -153,19 +153,28 @@ def exponent(of, small, large, factor):
     return math.log(of(large) / of(small)) / math.log(factor)
 
 
-GRIDDED = [t for t in grid.TIMES if t.name != "eventprop"]
+COUNTED = [p for p in RUNS if p.time.name != "eventprop"]
 SIZES = {"rtrl": (12, 24)}  # whose matrices are (24 states + ...) x 300 numbers at 12 neurons
 
 
-@pytest.mark.parametrize("time", GRIDDED, ids=lambda t: t.name)
-def test_memory_grows_as_the_grid_says(time):
-    small, large = SIZES.get(time.name, (64, 256))
+def counted(pair, neurons, classes=2):
+    """The pair's rule, for a network of its row."""
+    net, steps, loss = layered(pair.time, neurons, classes)
+    g, method = generator(1), pair.time.method
+    if pair.space.name == "local_errors":
+        return Rule(temporal=method, spatial=LocalErrors.random(net, g, classes=classes)), net, steps, loss
+    return Rule(temporal=method, spatial=pair.space.make(net, g)), net, steps, loss
+
+
+@pytest.mark.parametrize("pair", COUNTED, ids=name)
+def test_memory_grows_as_the_grid_says(pair):
+    time, (small, large) = pair.time, SIZES.get(pair.time.name, (64, 256))
 
     def kept(neurons, factor=1):
         """For one sample more."""
-        net, steps, loss = layered(time, neurons)
+        rule, net, steps, loss = counted(pair, neurons)
         batches = (batch(net, loss, factor * steps, samples=n) for n in (2, 3))
-        two, three = (measure(Rule(temporal=time.method), net, *b, loss).kept for b in batches)
+        two, three = (measure(rule, net, *b, loss).kept for b in batches)
         return three - two
 
     assert exponent(kept, small, large, large / small) == pytest.approx(time.memory.neurons, abs=0.3)
@@ -173,13 +182,13 @@ def test_memory_grows_as_the_grid_says(time):
     assert by_steps == pytest.approx(time.memory.steps, abs=0.15)
 
 
-@pytest.mark.parametrize("time", GRIDDED, ids=lambda t: t.name)
-def test_work_grows_as_the_grid_says(time):
-    small, large = SIZES.get(time.name, (512, 1024))
+@pytest.mark.parametrize("pair", COUNTED, ids=name)
+def test_work_grows_as_the_grid_says(pair):
+    time, (small, large) = pair.time, SIZES.get(pair.time.name, (512, 1024))
 
     def operations(neurons, steps=4):
-        net, _, loss = layered(time, neurons)
-        return work(Rule(temporal=time.method), net, *batch(net, loss, steps), loss)
+        rule, net, _, loss = counted(pair, neurons)
+        return work(rule, net, *batch(net, loss, steps), loss)
 
     assert exponent(operations, small, large, large / small) == pytest.approx(time.work.neurons, abs=0.3)
     if not time.work.more:

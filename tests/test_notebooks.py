@@ -33,6 +33,8 @@ LONGEST_FUNCTION = 40  # lines
 # On one machine no pixel differs between runs; a time constant that is 4 % off changes 1.0 % of a small plot.
 COLOUR_STEP = 48
 MAY_DIFFER = 0.002
+# What a long training came to: another processor adds in another order, a spike flips, and curves end elsewhere.
+MAY_DIFFER_ROUNDED = 0.08
 
 each_tutorial = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 
@@ -152,9 +154,18 @@ def test_runs_again_without_complaints_and_makes_the_same_pictures(
     assert not complaints(again)
     committed, made = pictures(notebooks.read(path)), pictures(again)
     assert [cell for cell, _ in made] == [cell for cell, _ in committed]
+    rounded = {cell.id for cell in again.cells if notebooks.ROUNDED in cell.metadata.get("tags", [])}
     for (cell, a), (_, b) in zip(committed, made, strict=True):
-        assert share_differing(a, b) <= MAY_DIFFER, f"the picture of {cell} is not the committed one"
+        limit = MAY_DIFFER_ROUNDED if cell in rounded else MAY_DIFFER
+        assert share_differing(a, b) <= limit, f"the picture of {cell} is not the committed one"
         assert share_differing(a, np.full_like(a, 255)) > MAY_DIFFER, f"the picture of {cell} is empty"
+
+
+@each_tutorial
+def test_few_results_depend_on_the_processor(path: Path) -> None:
+    rounded = [c for c in notebooks.read(path).cells if notebooks.ROUNDED in c.metadata.get("tags", [])]
+    assert len(rounded) <= 4
+    assert all(output.output_type != "error" for cell in rounded for output in cell.outputs)
 
 
 # The checks above must be able to fail.

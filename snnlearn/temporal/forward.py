@@ -78,7 +78,7 @@ class Forward:
         weight = loss.weight(T, B)
         carry = self.start(net, x[0], loss, rule)
         for n in range(T):
-            carry, value, gradients, _ = self.step(net, carry, x[n], loss.target(y, n), loss, rule)
+            carry, value, gradients = self.step(net, carry, x[n], loss.target(y, n), loss, rule)[:3]
             yield weight * value, {name: weight * g for name, g in gradients.items()}
 
     def run(
