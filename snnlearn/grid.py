@@ -116,7 +116,7 @@ TIMES = (
         "the reset, recurrent paths",
         Cost(2),
         Cost(2),
-        f"{_SUM}; a leaky readout; Linear synapses",
+        f"{_SUM}; a leaky readout; Linear synapses; one hidden layer, unless errors skip layers",
     ),
     Time("eventprop", EventProp(), "events", "", Cost(0, 0, "K"), Cost(1), "an EventNetwork"),
 )
