@@ -62,11 +62,11 @@ def test_training_learns():
 @pytest.mark.parametrize("steps", [1, 5, 7])  # within an epoch, at its end, within the last
 def test_interrupted_and_resumed_is_as_if_never_stopped(steps, number, tmp_path, monkeypatch):
     net, result = run()
+    before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         interrupt_after(patch, steps, number)
-        before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
     state = training.read_checkpoint(tmp_path / training.CHECKPOINT)
     assert state["done"] == steps + 1  # the step that was being computed is finished and kept
     assert signal.getsignal(signal.SIGINT) is before  # which is to ignore it where a shell runs us in the background
