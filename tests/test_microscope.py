@@ -615,3 +615,17 @@ def test_a_picture_of_what_is_not_defined():
     cosine, *_ = draw_comparison(figure, found)
     figure.draw_without_rendering()
     assert [len(line.get_xdata()) for line in cosine.get_lines() if line.get_label() in ref[0]] == [1, 1]
+
+
+def test_feedback_that_learns_is_compared_by_the_weights_that_all_rules_have():
+    from trials import SURROGATE, alive
+
+    from snnlearn import Adjoint, FeedbackAlignment
+    from snnlearn.losses import OverTime, cross_entropy
+
+    net, x = alive(1, "CuBa", layers=2)
+    learned = FeedbackAlignment.kolen_pollack(net, torch.Generator().manual_seed(0))
+    rules = {"bptt": Rule(SURROGATE), "kolen pollack": Rule(SURROGATE, Adjoint(), learned)}
+    found = compare(rules, net, x, torch.arange(3), OverTime(cross_entropy, mean=True), repeats=0)
+    assert found.rows["kolen pollack"].weights.keys() == found.rows["bptt"].weights.keys()
+    assert found.rows["kolen pollack"].whole.cosine < 0.999

@@ -147,8 +147,12 @@ def test_sign_concordant_feedback_follows_the_signs():
         probe = torch.zeros(1, synapse.in_features, **F64, requires_grad=True)
         connect(synapse, down, probe).sum().backward()
         assert torch.equal(probe.grad[0], down.weight.sum(0))
+        own = net.layers[0].recurrent
+        wanted = spatial.recurrent["0"].weight.abs() * own.weight.sign()
+        assert torch.equal(spatial.back(0, own).weight, wanted)
         with torch.no_grad():
             synapse.weight.neg_()
+            own.weight.neg_()
     plain = FeedbackAlignment(copy.deepcopy(spatial.backs), {int(k): v for k, v in spatial.recurrent.items()})
     assert distance(gradient(net, x, Adjoint(), spatial), gradient(net, x, Adjoint(), plain)) > OTHER
 
