@@ -74,11 +74,13 @@ class Space:
         name: of the column.
         make: (network, generator) -> the spatial rule.
         changed: what it puts in the place of the true error below; "" if nothing.
+        weights: what it keeps besides, whatever the number of samples.
     """
 
     name: str
     make: Callable[[Network, torch.Generator], Spatial]
     changed: str
+    weights: str = "-"
 
 
 _SUM = "a loss that is a sum over time"
@@ -123,9 +125,9 @@ TIMES = (
 
 SPACES = (
     Space("transpose", lambda net, g: Transpose(), ""),
-    Space("feedback_alignment", FeedbackAlignment.random, "G in the place of W^T"),
-    Space("direct_feedback", DirectFeedback.random, "the output's error through H"),
-    Space("local_errors", LocalErrors.random, "the error of the layer's own readout"),
+    Space("feedback_alignment", FeedbackAlignment.random, "G in the place of W^T", "+ N² weights a layer, once"),
+    Space("direct_feedback", DirectFeedback.random, "the output's error through H", "+ N C weights a layer, once"),
+    Space("local_errors", LocalErrors.random, "the error of the layer's own readout", "+ N C weights a layer, once"),
 )
 
 NAMES = {
@@ -239,13 +241,5 @@ def table() -> str:
         lines.append(f"| `{time.name}` | {exact} | {time.memory} | {time.work} | {time.needs or 'any network'} |")
     for space in SPACES:
         exact = f"biased: {space.changed}" if space.changed else "exact"
-        lines.append(f"| `{space.name}` | {exact} | {_WEIGHTS[space.name]} | as the row | - |")
+        lines.append(f"| `{space.name}` | {exact} | {space.weights} | as the row | - |")
     return "\n".join(lines)
-
-
-_WEIGHTS = {
-    "transpose": "-",
-    "feedback_alignment": "+ N² weights a layer, once",
-    "direct_feedback": "+ N C weights a layer, once",
-    "local_errors": "+ N C weights a layer, once",
-}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trials import NEURONS, RESETS, SURROGATE, T, alive, distance, rates
+from trials import NEURONS, RESETS, SURROGATE, T, alive, distance, networks, rates, seeds
 
 from snnlearn import RTRL, Adjoint, Eligibility, Reset, Rule, Unrolled
 from snnlearn.losses import OverTime, cross_entropy, half_square
@@ -12,18 +12,6 @@ from snnlearn.sparse import Near
 
 SAME, OTHER = 1e-10, 1e-3
 CE, SQUARE = OverTime(cross_entropy, mean=True), OverTime(half_square)
-seeds = st.integers(0, 10**4)
-networks = st.fixed_dictionaries(
-    {
-        "seed": seeds,
-        "kind": st.sampled_from(sorted(NEURONS)),
-        "layers": st.integers(1, 3),
-        "recurrent": st.booleans(),
-        "reset": st.sampled_from(sorted(RESETS)),
-        "lag": st.integers(1, 2),
-        "delay": st.integers(0, 2),
-    }
-)
 
 
 def labels(net, x):

@@ -11,7 +11,7 @@ from golden import linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from trials import NEURONS, RESETS, SURROGATE, B, T, alive, distance
+from trials import NEURONS, RESETS, SURROGATE, B, T, alive, distance, networks, seeds
 
 from snnlearn import (
     RTRL,
@@ -42,18 +42,6 @@ from snnlearn.spatial import Spatial, connect, keep_active
 F64 = {"dtype": torch.float64}
 SAME, OTHER = 1e-10, 1e-3
 CE = OverTime(cross_entropy, mean=True)
-seeds = st.integers(0, 10**4)
-networks = st.fixed_dictionaries(
-    {
-        "seed": seeds,
-        "kind": st.sampled_from(sorted(NEURONS)),
-        "layers": st.integers(1, 3),
-        "recurrent": st.booleans(),
-        "reset": st.sampled_from(sorted(RESETS)),
-        "lag": st.integers(1, 2),
-        "delay": st.integers(0, 2),
-    }
-)
 
 
 def generator(seed=0):

@@ -1,6 +1,7 @@
 """Random networks that are alive: 10-40 % spikes in every spiking layer, so that a comparison means something."""
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from snnlearn import Bounded, FastSigmoid, Layer, Network, Neuron, Rule, Threshold, readout
@@ -17,6 +18,20 @@ RESETS = {
     "bounded": Bounded(_resets.subtract, -0.3),
 }
 SURROGATE = FastSigmoid(0.2)
+
+# Arguments of `alive`, drawn at random.
+seeds = st.integers(0, 10**4)
+networks = st.fixed_dictionaries(
+    {
+        "seed": seeds,
+        "kind": st.sampled_from(sorted(NEURONS)),
+        "layers": st.integers(1, 3),
+        "recurrent": st.booleans(),
+        "reset": st.sampled_from(sorted(RESETS)),
+        "lag": st.integers(1, 2),
+        "delay": st.integers(0, 2),
+    }
+)
 
 
 def linear(inputs: int, outputs: int, scale: float, generator: torch.Generator, bias: bool = False) -> nn.Linear:

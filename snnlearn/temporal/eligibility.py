@@ -123,8 +123,7 @@ class Eligibility(Forward):
 
     def __post_init__(self) -> None:
         for name in ("through_readout", "adaptation"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            _checks.flag(name, getattr(self, name))
         if not isinstance(self.memory, Memory):
             raise TypeError(f"memory must be one of {', '.join(map(str, Memory))}, got {self.memory!r}")
 
