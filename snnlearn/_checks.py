@@ -74,6 +74,18 @@ def whole(name: str, value: Any, least: int = 0) -> None:
 
 def sequence(name: str, x: Any) -> None:
     """Refuse anything but a finite, floating-point tensor (T, B, *features) with T, B >= 1."""
+    shape(name, x)
+    if not finite(x):
+        raise not_finite(name)
+
+
+def not_finite(name: str) -> ValueError:
+    """The error for data that hold NaN or infinity."""
+    return ValueError(f"{name} holds NaN or infinity; look at the data before the network")
+
+
+def shape(name: str, x: Any) -> None:
+    """Refuse anything but a floating-point tensor (T, B, *features) with T, B >= 1."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor (T, B, *features), got {type(x).__name__}")
     if x.dim() < 3:
@@ -85,8 +97,6 @@ def sequence(name: str, x: Any) -> None:
         raise ValueError(f"{name} is empty: shape {tuple(x.shape)}; give at least one step, sample and feature")
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {x.dtype}; use x.float() or x.double()")
-    if not finite(x):
-        raise ValueError(f"{name} holds NaN or infinity; look at the data before the network")
 
 
 def same_kind(name: str, x: Tensor, other: str, reference: Tensor) -> None:

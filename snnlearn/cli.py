@@ -1,4 +1,5 @@
-"""The command line: ``snnlearn lab``, ``train``, ``compare``, ``rules``, ``grid``, ``info``."""
+"""The command line: ``snnlearn lab``, ``train``, ``compare``, ``rules``, ``grid``, ``build``, ``bench``,
+``info``."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import argparse
 import difflib
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from snnlearn import __version__, grid, microscope, recipes, tasks, training
+from snnlearn import __version__, grid, kernels, microscope, recipes, tasks, training
 from snnlearn.events import EventNetwork
 from snnlearn.network import Network
 from snnlearn.notebooks import copy_notebooks, open_lab
@@ -89,6 +91,19 @@ def parser() -> argparse.ArgumentParser:
     pairs.add_argument("time", nargs="?", help=f"one of: {', '.join(time.name for time in grid.TIMES)}")
     pairs.add_argument("space", nargs="?", help=f"one of: {', '.join(space.name for space in grid.SPACES)}")
     pairs.set_defaults(run=run_grid)
+    build = commands.add_parser("build", help="compile the CPU kernels now rather than at their first large use")
+    build.set_defaults(run=run_build)
+    bench = commands.add_parser("bench", help="how fast the kernels are here, beside a naive loop and other libraries")
+    bench.add_argument("--quick", action="store_true", help="small sizes, seconds instead of minutes, no goals")
+    bench.add_argument(
+        "--against",
+        metavar="LIBRARIES",
+        help="names with commas between, of snntorch, norse, spikingjelly, sinabs (default: those installed)",
+    )
+    bench.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    bench.add_argument("--rows", metavar="WORDS", help="with commas between: only rows that hold one of them")
+    bench.add_argument("--json", action="store_true", help="end stdout with one JSON object")
+    bench.set_defaults(run=run_bench)
     info = commands.add_parser("info", help="versions, devices, and what is available here and why not")
     info.set_defaults(run=run_info)
     return top
@@ -240,6 +255,32 @@ def run_grid(arguments: argparse.Namespace) -> None:
         print(f"  gradient   {found.gradient}")
         print(f"  memory     {found.time.memory} for a sample and layer, work {found.time.work} a step")
         print(f"  needs      {found.time.needs or 'any network and loss'}")
+
+
+def run_build(arguments: argparse.Namespace) -> None:
+    """``snnlearn build``."""
+    start = time.perf_counter()
+    try:
+        library = kernels.load()
+    except kernels.BuildError as error:
+        raise CommandError(error) from error
+    print(f"CPU kernels in {library}, loaded after {time.perf_counter() - start:.1f} s")
+    for name, state in kernels.status().items():
+        print(f"{name:18} {state}")
+
+
+def run_bench(arguments: argparse.Namespace) -> None:
+    """``snnlearn bench``."""
+    from snnlearn import bench
+
+    against, only = (
+        None if words is None else [word.strip() for word in words.split(",") if word.strip()]
+        for words in (arguments.against, arguments.rows)
+    )
+    found = bench.run(quick=arguments.quick, against=against, device=arguments.device, only=only or ())
+    print(found)
+    if arguments.json:
+        print(json.dumps(found.record(), allow_nan=False))
 
 
 def run_info(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,8 @@
 
 What counts are the bytes of the tensor storages that the computation created and that are still alive, a storage once
 however many tensors look at it. What existed before (inputs, weights) does not count, nor do the nodes of autograd's
-graph and the scratch memory inside an operation.
+graph and the scratch memory inside an operation. Counted on the reference path, without compiled kernels: to torch a
+kernel is one operation, whatever it does.
 
     kept   backward rules: alive after the forward pass, for the sake of the backward pass
            forward rules: alive between two steps, the most of all steps
@@ -24,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from snnlearn import _checks
+from snnlearn import _checks, kernels
 from snnlearn.events import EventNetwork
 from snnlearn.network import Layer, Network
 from snnlearn.rule import Loss, Rule
@@ -118,7 +119,7 @@ def work(rule: Rule, net: Network | EventNetwork, x: Any, y: Tensor, loss: Loss)
     Args:
         rule, net, x, y, loss: as `Rule.gradients`.
     """
-    with untouched(net), Work() as counted:
+    with kernels.off(), untouched(net), Work() as counted:
         rule.gradients(net, x, y, loss)
     return counted.operations
 
@@ -137,7 +138,7 @@ def measure(rule: Rule, net: Network | EventNetwork, x: Any, y: Tensor, loss: Lo
     Args:
         rule, net, x, y, loss: as `Rule.gradients`.
     """
-    with untouched(net), Live() as live:
+    with kernels.off(), untouched(net), Live() as live:
         if isinstance(rule.temporal, Forward):
             rule.check(net, loss)
             kept, steps = 0, rule.temporal.steps(net, x, y, loss, rule)  # type: ignore[arg-type]

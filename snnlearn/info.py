@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from snnlearn import __version__
+from snnlearn import __version__, kernels
 
 PACKAGES = ("numpy", "matplotlib", "scikit-learn", "tqdm", "jupyterlab", "ipywidgets", "nbval")
 
@@ -28,6 +28,7 @@ def report() -> Iterator[tuple[str, str]]:
     yield "device cpu", platform.processor() or platform.machine()
     yield "device cuda", _cuda()
     yield "device mps", "available" if torch.backends.mps.is_available() else "not available: this is no Apple GPU"
+    yield from kernels.status().items()
 
 
 def _cuda() -> str:

@@ -17,6 +17,7 @@ from snnlearn.neurons import Neuron, State, Trace, exp_decay
 from snnlearn.spatial import Spatial, connect, recurrence
 from snnlearn.surrogate import Surrogate
 from snnlearn.temporal import Backward, Unrolled
+from snnlearn.temporal.base import finite
 
 
 class Axes(Protocol):
@@ -127,14 +128,14 @@ class Layer(nn.Module):
             late, lower = [*(x for x, _ in pairs), arriving], tuple(kept for _, kept in pairs)
         # Time joins the batch, or modules that look at more than the last axis would mix the two.
         a = self.current(i, [lower.flatten(0, 1) for lower in late], rule).unflatten(0, x.shape[:2])
-        if not _checks.finite(a):
-            raise ValueError(f"the current of layer {i} holds NaN or infinity: its weights have diverged; train slower")
         neuron = self.neuron
         state, sent = (
             (neuron.start(a[0]), [torch.zeros_like(a[0])] * self.lag) if past is None else (past.state, past.sent)
         )
         recurrent = recurrence(rule.spatial, i, self.recurrent)
         trace = rule.temporal.run(neuron, rule.surrogate, a, recurrent, self.lag, state, sent)
+        if not finite(neuron, a, trace.last):
+            raise ValueError(f"the current of layer {i} holds NaN or infinity: its weights have diverged; train slower")
         left = torch.cat([torch.stack(tuple(sent)), trace.s])[-self.lag :]
         return trace, Past(trace.last, waiting, left.unbind(0), filtered, lower)
 

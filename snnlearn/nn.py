@@ -15,6 +15,7 @@ from snnlearn.learned import as_neuron, check_recurrent, check_source
 from snnlearn.neurons import Neuron, State, Trace, lif
 from snnlearn.surrogate import FastSigmoid, Surrogate, firing
 from snnlearn.temporal import Backward, Forward, Reset, Unrolled, check_axes
+from snnlearn.temporal.base import finite
 from snnlearn.temporal.unrolled import seen
 
 
@@ -58,10 +59,14 @@ class LIF(nn.Module):
         Raises:
             ValueError, TypeError: a is not a finite floating-point sequence (T, B, *features).
         """
-        _checks.sequence("the current a", a)
+        _checks.shape("the current a", a)
         if state is not None:
             _checks.same_kind("the state", state.U, "the current a", a)
-        return self.temporal.run(as_neuron(self.source), self.surrogate, a, self.recurrent, 1, state)
+        neuron = as_neuron(self.source)
+        trace = self.temporal.run(neuron, self.surrogate, a, self.recurrent, 1, state)
+        if not finite(neuron, a, trace.last):
+            raise _checks.not_finite("the current a")
+        return trace
 
     def step(self, state: State | None, a: Tensor) -> State:
         """The state at n from the state at n-1 and the current a (B, *features).

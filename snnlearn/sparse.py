@@ -34,7 +34,7 @@ from snnlearn.network import Axes, Network
 from snnlearn.neurons import Neuron, Trace
 from snnlearn.spatial import Transpose
 from snnlearn.surrogate import Surrogate
-from snnlearn.temporal import Backward, Unrolled
+from snnlearn.temporal import Backward, Unrolled, fused
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,9 @@ class Near(Surrogate):
         return self.inner.primitive(x.clamp(-self.within, self.within)) - self.inner.primitive(
             torch.full_like(x, -self.within)
         )
+
+
+fused.LIMITED.add(Near)
 
 
 # How much of the backward pass is left.

@@ -12,7 +12,8 @@ import snnlearn
 ROOT = Path(snnlearn.__file__).parent
 FLOORS = [
     ["_checks"],
-    ["filters", "optim", "resets", "encoding", "datasets", "implicit", "eventprop"],
+    ["kernels"],
+    ["filters", "optim", "resets", "encoding", "datasets", "implicit", "eventprop", "spikes"],
     ["losses"],
     ["neurons"],
     ["learned", "adaptive"],
@@ -22,9 +23,12 @@ FLOORS = [
     ["srm", "events", "online"],
     ["network", "nn", "firstspike"],
     ["sparse"],
+    ["eventpath"],
+    ["eventrecurrent"],
+    ["eventlayers", "eventconv"],
     ["rule"],
     ["recipes", "tasks", "footprint", "grid"],
-    ["training", "microscope"],
+    ["training", "microscope", "bench"],
     ["plots", "painting"],
     ["widgets"],
     ["lessons"],

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,6 +236,9 @@ def test_info_says_what_is_there_and_why_not(capsys, monkeypatch):
     assert "jupyterlab" in out
     if not torch.cuda.is_available():
         assert "device cuda        not available: " in out
+    for name in ("cpu kernels", "cuda kernels"):
+        (line,) = (line for line in out.splitlines() if line.startswith(name))
+        assert re.match("[a-z ]{18} (built: |not built yet|not available: |off: )", line)
     monkeypatch.setattr("snnlearn.info.PACKAGES", ("no-such-package",))
     call("info")
     assert 'not installed; pip install "snnlearn[lab]"' in capsys.readouterr().out

@@ -38,6 +38,15 @@ def test_the_wheel_carries_the_notebooks_and_nothing_foreign(wheel):
     assert (wheel / f"snnlearn-{PROJECT['version']}.dist-info/licenses/LICENSE").exists()
 
 
+def test_the_wheel_carries_the_sources_of_the_kernels(wheel):
+    """They are compiled where they are installed."""
+    kernels = ROOT / "snnlearn/kernels"
+    names = sorted(p.name for p in kernels.iterdir() if p.suffix in {".h", ".cpp", ".cu"})
+    assert {"lif.h", "scan.cpp"} <= set(names)
+    for name in names:
+        assert (wheel / "snnlearn/kernels" / name).read_bytes() == (kernels / name).read_bytes()
+
+
 def test_the_wheel_works_on_its_own(wheel, tmp_path):
     """`snnlearn lab` from an installed package copies the notebooks out of it."""
     code = (

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snnlearn.neurons import Neuron, State, Trace
 from snnlearn.surrogate import Surrogate
+from snnlearn.temporal import fused
 from snnlearn.temporal.base import Reset, check_reset
 from snnlearn.temporal.recursion import Credit, Method, exact
 
@@ -39,3 +40,8 @@ class Adjoint(Method):
         or ignored.
         """
         return exact(self.reset, neuron, surrogate, trace, state)
+
+    def compiled(self, neuron: Neuron, surrogate: Surrogate, trace: Trace) -> fused.Compiled | None:
+        """The same, if the kernels know the surrogate."""
+        slope = fused.slope(surrogate)
+        return None if slope is None else fused.Compiled(fused.SEEN[self.reset], slope)

@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from snnlearn import _checks
 from snnlearn.neurons import Neuron, State, Trace
+from snnlearn.resets import no_reset, subtract, subtract_decayed, to_zero, to_zero_with_input
 from snnlearn.surrogate import Surrogate
 
 
@@ -45,6 +47,20 @@ class Backward(Protocol):
         sent: Sequence[Tensor] | None = None,
     ) -> Trace:
         """Simulate a layer, differentiably. Arguments and result as in `Neuron.simulate`."""
+
+
+_KEEPS_WHAT_IS_NOT_FINITE = (subtract, subtract_decayed, to_zero, to_zero_with_input, no_reset)
+
+
+def finite(neuron: Any, a: Tensor, last: Any) -> bool:
+    """Whether no entry of the currents a (T, B, *features) is NaN or infinite, given the state after them.
+
+    Under these resets such an entry leaves a membrane that is not finite at any later step, since 0 * infinity is NaN;
+    so one look at the last state spares one at a.
+    """
+    if isinstance(neuron, Neuron) and neuron.reset in _KEEPS_WHAT_IS_NOT_FINITE and _checks.finite(last.U):
+        return True
+    return _checks.finite(a)
 
 
 def check_reset(reset: object) -> None:

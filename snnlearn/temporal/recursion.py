@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from snnlearn.neurons import Neuron, State, Trace, before
-from snnlearn.resets import Update, no_reset, subtract, subtract_decayed, to_zero
+from snnlearn.resets import Constant, Update, no_reset, subtract, subtract_decayed, to_zero
 from snnlearn.spatial.base import Rerouted
 from snnlearn.surrogate import Surrogate
+from snnlearn.temporal import fused
 from snnlearn.temporal.base import Reset, call
+from snnlearn.temporal.fused import Compiled, Found
 
 if TYPE_CHECKING:  # a network lies floors above
     from snnlearn.network import Network
@@ -79,6 +81,14 @@ class Method:
         """What ``credit`` wants to know of the whole sequence, (T, B, *features)."""
         return None
 
+    def compiled(self, neuron: Neuron, surrogate: Surrogate, trace: Trace) -> Compiled | None:
+        """The same credit in the terms of the compiled kernels, for those that have it there; None: only `credit` has.
+
+        Looked at only where it stands in the same class as ``credit``, so that a subclass with another ``credit`` need
+        not think of it.
+        """
+        return None
+
     def run(
         self,
         neuron: Neuron,
@@ -123,22 +133,6 @@ def exact(reset: Reset, neuron: Neuron, surrogate: Surrogate, trace: Trace, stat
     return Credit(f, c, q=dI)
 
 
-class Kept(NamedTuple):
-    """lam, f and e of every step, which the gradients of the constants need."""
-
-    lam: Tensor
-    f: Tensor
-    e: Tensor
-
-
-class Adjoints(NamedTuple):
-    """What the recursion found."""
-
-    kap: Tensor  # dL/da
-    first: Tensor  # lam[0]
-    kept: Kept | None
-
-
 def reverse(
     method: Method,
     neuron: Neuron,
@@ -148,8 +142,8 @@ def reverse(
     errors: tuple[Tensor | None, Tensor | None, Tensor | None],
     back: Callable[[Tensor], Tensor] | None = None,
     lag: int = 1,
-    keep: bool = False,
-) -> Adjoints:
+    constants: bool = False,
+) -> Found:
     """Run the recursion from the last step to the first.
 
     Args:
@@ -158,13 +152,13 @@ def reverse(
         errors: dL/dI, dL/dU, dL/ds from outside, each (T, B, *features) or None.
         back: V^T applied to one step's kap.
         lag: steps by which recurrent spikes are late.
-        keep: whether lam, f and e of every step are wanted, for the gradients of the constants.
+        constants: whether the gradients of alpha, beta and theta are wanted.
     """
     e_I, e_U, e_s = errors
     T = len(trace.U)
     lam = kap = torch.zeros_like(trace.U[0])
     kaps: list[Tensor] = [lam] * T
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []  # lam, f and e of every step, for the constants
     seen = None if neuron.fire.analog else method.look(neuron, trace)
     for end in range(T, 0, -BLOCK):
         start = max(0, end - BLOCK)
@@ -191,10 +185,27 @@ def reverse(
             if e_I is not None:
                 kap = kap + e_I[n]
             kaps[n] = kap
-            if keep:
+            if constants:
                 kept.append((lam, f[k], e))
-    all_steps = Kept(*(torch.stack(x[::-1]) for x in zip(*kept, strict=True))) if keep else None
-    return Adjoints(torch.stack(kaps), lam, all_steps)
+    all_kap, update = torch.stack(kaps), differentiated(neuron.reset, method.reset)
+    opening = Trace(*(x[:1] for x in trace))
+    to_U, to_s = (x[0] for x in neuron.pull(update, opening, state, lam[None])[:2])
+    to_state = State(neuron.alpha * kap, to_U, to_s if method.reset is Reset.KEPT else torch.zeros_like(to_s))
+    if not constants:
+        return Found(all_kap, to_state, None)
+    # theta acts where the neuron fires and where it resets; both through the reset that the credit saw
+    lams, f, e = (torch.stack(x[::-1]) for x in zip(*kept, strict=True))
+    each = replace(neuron, beta=_spread(neuron.beta, trace.U), theta=_spread(neuron.theta, trace.U))
+    _, to_s, _, to_beta, to_theta = each.pull(update, trace, state, lams)
+    e = e + after(to_s) if method.reset is Reset.KEPT else e
+    if not neuron.fire.analog:
+        to_theta = to_theta - f * e
+    return Found(all_kap, to_state, tuple(x.sum(0) for x in (all_kap * before(trace.I, state.I), to_beta, to_theta)))
+
+
+def _spread(constant: Constant, like: Tensor) -> Tensor:
+    """A constant as one value for every step and neuron."""
+    return torch.as_tensor(constant, dtype=like.dtype, device=like.device).expand_as(like)
 
 
 class _Layer(NamedTuple):
@@ -207,6 +218,21 @@ class _Layer(NamedTuple):
     parameters: tuple[Tensor, ...]  # of recurrent
     lag: int
 
+    @property
+    def current(self) -> bool:
+        """Whether I is another tensor than a."""
+        return self.recurrent is not None or isinstance(self.neuron.alpha, Tensor) or self.neuron.alpha != 0
+
+    def compiled(self, neuron: Neuron, trace: Trace) -> Compiled | None:
+        """The method's credit in the kernels' terms; every method is exact in a readout."""
+        if neuron.fire.analog:
+            return Compiled(fused.SEEN[self.method.reset])
+        for kind in type(self.method).__mro__:
+            own = vars(kind)
+            if "credit" in own or "look" in own or "compiled" in own:
+                return self.method.compiled(neuron, self.surrogate, trace) if "compiled" in own else None
+        return None
+
     def through(self, weights: Sequence[Tensor], s: Tensor) -> Tensor:
         """V s, with these weights."""
         assert self.recurrent is not None
@@ -215,6 +241,11 @@ class _Layer(NamedTuple):
     def at(self, constants: Sequence[Any]) -> Neuron:
         """The neuron with these constants."""
         return replace(self.neuron, **dict(zip(("alpha", "beta", "theta"), constants, strict=True)))
+
+
+def _simulate(neuron: Neuron, *arguments: Any) -> Trace:
+    trace = fused.simulate(neuron, *arguments)
+    return neuron.simulate(*arguments) if trace is None else trace
 
 
 # Resets whose partial derivatives do not look at the current, and those that do not look at the spikes either.
@@ -231,15 +262,15 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(a, alpha, beta, theta, I0, U0, s0, sent, layer, *weights):
         recurrent = (lambda s: layer.through(weights, s)) if layer.recurrent is not None else None
-        neuron = layer.at((alpha, beta, theta))
-        return tuple(neuron.simulate(a, recurrent, layer.lag, State(I0, U0, s0), sent.unbind(0)))
+        trace = _simulate(layer.at((alpha, beta, theta)), a, recurrent, layer.lag, State(I0, U0, s0), sent.unbind(0))
+        return tuple(trace) if layer.current else tuple(trace[1:])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, alpha, beta, theta, I0, U0, s0, sent, layer, *weights = inputs
+        a, alpha, beta, theta, I0, U0, s0, sent, layer, *weights = inputs
         ctx.layer, ctx.constants = layer, [None if isinstance(c, Tensor) else c for c in (alpha, beta, theta)]
         learned = [c if isinstance(c, Tensor) else None for c in (alpha, beta, theta)]
-        I, U, _ = output
+        I, U = output[:2] if layer.current else (a, output[0])
         neuron = layer.neuron
         everything = any(c is not None for c in learned) or not layer.method.lean
         needs_I = everything or neuron.reset not in _BLIND_TO_I
@@ -251,26 +282,29 @@ class _Run(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx, e_I, e_U, e_s):
+    def backward(ctx, *errors):
         layer: _Layer = ctx.layer
+        errors = errors if layer.current else (None, *errors)
         I, U, I0, U0, s0, sent, alpha, beta, theta, *weights = ctx.saved_tensors
         learned = (alpha, beta, theta)
         constants = [c if t is None else t for c, t in zip(ctx.constants, learned, strict=True)]
         neuron, state = layer.at(constants), State(I0, U0, s0)
         if U is None:
             U = U0.expand(ctx.shape)  # nothing looks at its values, nor at those in the place of I and s below
-        trace = Trace(U if I is None else I, U, neuron.fire(U, neuron.theta) if ctx.needs_s else U)
-        back = None
+        trace = Trace(U if I is None else I, U, U)
+        back, wanted = None, any(t is not None for t in learned)
         if layer.recurrent is not None:
             transpose = torch.func.vjp(lambda x: layer.through(weights, x), s0)[1]
             back = lambda kap: transpose(kap)[0]  # noqa: E731
-        keep = any(t is not None for t in learned)
-        found = reverse(layer.method, neuron, layer.surrogate, trace, state, (e_I, e_U, e_s), back, layer.lag, keep)
-        kap, update = found.kap, differentiated(neuron.reset, layer.method.reset)
-
-        to_U0, to_s0 = (x[0] for x in neuron.pull(update, Trace(*(x[:1] for x in trace)), state, found.first[None])[:2])
-        if layer.method.reset is not Reset.KEPT:
-            to_s0 = torch.zeros_like(to_s0)
+        arguments = (errors, back, layer.lag, wanted)
+        found = None
+        if not torch.is_grad_enabled():  # the kernels have no second derivative
+            found = fused.reverse(neuron, layer.compiled(neuron, trace), trace, state, *arguments)
+        if found is None or back is not None:
+            trace = trace._replace(s=neuron.fire(U, neuron.theta) if ctx.needs_s else U)
+        if found is None:
+            found = reverse(layer.method, neuron, layer.surrogate, trace, state, *arguments)
+        kap = found.kap
         to_sent, to_weights = torch.zeros_like(sent), ()
         if back is not None:
             early = min(layer.lag, len(kap))
@@ -280,18 +314,11 @@ class _Run(torch.autograd.Function):
                 kap.flatten(0, 1)
             )
         to_constants: list[Tensor | None] = [None, None, None]
-        if found.kept is not None:
-            # theta acts where the neuron fires and where it resets; both through the reset that the credit saw
-            lam, f, e = found.kept
-            _, to_s, _, to_beta, to_theta = neuron.pull(update, trace, state, lam)
-            e = e + after(to_s) if layer.method.reset is Reset.KEPT else e
-            if not neuron.fire.analog:
-                to_theta = to_theta - (f * e).sum_to_size(to_theta.shape)
-            gradients = (kap * before(trace.I, I0), to_beta, to_theta)
+        if found.to_constants is not None:
             to_constants = [
-                None if t is None else g.sum_to_size(t.shape) for g, t in zip(gradients, learned, strict=True)
+                None if t is None else g.sum_to_size(t.shape) for g, t in zip(found.to_constants, learned, strict=True)
             ]
-        return kap, *to_constants, neuron.alpha * kap[0], to_U0, to_s0, to_sent, None, *to_weights
+        return kap, *to_constants, *found.to_state, to_sent, None, *to_weights
 
 
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Identity, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
@@ -330,6 +357,9 @@ def run(
     if sent is None:
         sent = (*(torch.zeros_like(state.s) for _ in range(lag - 1)), state.s)
     weights = () if recurrent is None else tuple(recurrent.parameters())
+    inputs = (a, *neuron.constants, *state, *sent, *weights)
+    if not (torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)):
+        return _simulate(neuron, a, recurrent, lag, state, tuple(sent))
     layer = _Layer(method, neuron, surrogate, recurrent, weights, lag)
-    constants = neuron.alpha, neuron.beta, neuron.theta
-    return Trace(*_Run.apply(a, *constants, *state, torch.stack(tuple(sent)), layer, *weights))
+    out = _Run.apply(a, *neuron.constants, *state, torch.stack(tuple(sent)), layer, *weights)
+    return Trace(*out) if layer.current else Trace(a, *out)

@@ -30,6 +30,7 @@ from snnlearn.filters import Exponentials, filtered
 from snnlearn.neurons import Neuron, Rest, State, Trace, before
 from snnlearn.resets import to_zero
 from snnlearn.surrogate import Surrogate
+from snnlearn.temporal import fused
 from snnlearn.temporal.recursion import Credit, Method
 
 if TYPE_CHECKING:
@@ -136,6 +137,18 @@ class TSSLBP(Method):
         weak = (extra[0] < self.fallback.share / self._tau_s(neuron)).to(U.dtype)
         strong = 1 - weak
         return Credit(f, c, p=weak * self.fallback.slope(U - neuron.theta), q=strong if q is None else strong * q)
+
+    def compiled(self, neuron: Neuron, surrogate: Surrogate, trace: Trace) -> fused.Compiled:
+        """The same in the kernels' terms."""
+        fallback = self.fallback or Fallback()
+        tau = self._tau_s(neuron)
+        return fused.Compiled(
+            fused.SEEN[self.reset],
+            times=(self.largest, fallback.width, fallback.limit, fallback.share / tau),
+            intra=self.intra,
+            leak=self.leak,
+            psc=self.look(neuron, trace._replace(s=neuron.fire(trace.U, neuron.theta))),
+        )
 
     def _tau_s(self, neuron: Neuron) -> float:
         return 1 / (1 - float(neuron.alpha)) if self.tau_s is None else self.tau_s
