@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from snnlearn.kernels import build
+from snnlearn.kernels import build, ops
 from snnlearn.kernels.build import BuildError as BuildError
 from snnlearn.kernels.build import MissingTool as MissingTool
 
@@ -64,8 +64,7 @@ def _open(library: Path) -> None:
         raise BuildError(
             f"the compiled kernels do not load: {error}\ndelete {library} to have them compiled again"
         ) from error
-    if (build.HERE / "ops.py").exists():
-        importlib.import_module("snnlearn.kernels.ops")
+    ops.register()
 
 
 def ready(work: int = 0) -> bool:

@@ -1,6 +1,6 @@
 """What torch wants to know of the compiled operators: the shapes of their results, and how they are batched.
 
-Imported by `snnlearn.kernels.load` once the library is there.
+`snnlearn.kernels.load` calls `register` once the library is there.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from torch import Tensor
 Place = int | None  # the axis over which torch.func.vmap maps an argument
 
 
-@torch.library.register_fake("snnlearn::scan_forward")
 def _forward_shapes(a, I0, U0, s0, each, numbers, kinds):
     like = a.new_empty(a.shape)
     return (torch.empty_like(like) if kinds[3] else a.new_empty(0)), like, torch.empty_like(like)
 
 
-@torch.library.register_fake("snnlearn::scan_reverse")
 def _reverse_shapes(
     e_I, e_U, e_s, I, U, I0, U0, s0, lam, kap, I_next, psc, each, numbers, kinds, slope, times, seen, constants
 ):
@@ -29,7 +27,6 @@ def _reverse_shapes(
     return [U.new_empty(U.shape), *(U.new_empty(step) for _ in range(4)), *sums]
 
 
-@torch.library.register_fake("snnlearn::stream_copy")
 def _copy_shape(x):
     return x.new_empty(x.shape)
 
@@ -64,5 +61,15 @@ def _reverse_batched(info: Any, places: Any, *arguments):
     return out, [1, 0, 0, 0, 0, *([0 if rest[-1] else None] * 3)]
 
 
-torch.library.register_vmap("snnlearn::scan_forward", _forward_batched)
-torch.library.register_vmap("snnlearn::scan_reverse", _reverse_batched)
+def register() -> None:
+    """Tell torch, once a process."""
+    for name, shapes, batched in (
+        ("scan_forward", _forward_shapes, _forward_batched),
+        ("scan_reverse", _reverse_shapes, _reverse_batched),
+        ("stream_copy", _copy_shape, None),
+    ):
+        if not hasattr(torch.ops.snnlearn, name):  # a library of other sources
+            continue
+        torch.library.register_fake(f"snnlearn::{name}", shapes)
+        if batched is not None:
+            torch.library.register_vmap(f"snnlearn::{name}", batched)
