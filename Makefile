@@ -13,12 +13,15 @@ LAB_INSTALLED := $(VENV)/.lab-installed
 TEST_INSTALLED := $(VENV)/.test-installed
 NOTEBOOKS := $(sort $(wildcard tutorials/*.ipynb))
 FIRST := $(notdir $(firstword $(NOTEBOOKS)))
+KERNEL_TESTS := $(addprefix tests/test_,kernels.py spikes.py event_layers.py event_recurrent.py event_conv.py)
+SANITIZED := SNNLEARN_CACHE=$(VENV)/sanitized SNNLEARN_CXXFLAGS="-fsanitize=address,undefined -g -O1 -DSNN_NO_POOL \
+  -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 TEST_STEPS := lint unit notebooks-test browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help lab test lint unit notebooks-test browser notebooks bench-slider
+.PHONY: help lab test lint unit notebooks-test browser notebooks sanitize bench-slider
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +43,7 @@ lint: $(TEST_INSTALLED) ## style and types
 	$(PY) -m mypy snnlearn
 
 unit: $(TEST_INSTALLED) ## tests of the library, and the tutorials executed again
+	-$(PY) -m snnlearn build
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not browser"
 
 notebooks-test: $(TEST_INSTALLED) ## the text that each cell of the tutorials prints
@@ -51,6 +55,10 @@ browser: $(TEST_INSTALLED) ## the tutorials in JupyterLab in a headless Chromium
 
 notebooks: $(TEST_INSTALLED) ## execute the tutorials and write them as they are committed
 	$(PY) tests/notebooks.py $(NOTEBOOKS)
+
+sanitize: $(TEST_INSTALLED) ## the CPU kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (needs gcc)
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  $(SANITIZED) $(PY) -m pytest -n $(JOBS) $(KERNEL_TESTS)
 
 bench-slider: $(TEST_INSTALLED) ## from key press to new picture, in milliseconds
 	$(PY) tests/bench_slider.py $(NOTEBOOKS)

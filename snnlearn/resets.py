@@ -76,4 +76,4 @@ class Bounded:
         if not self.before_input:
             return self.reset(U, s, I, beta, theta).clamp(min=self.low)
         left = self.reset(U, s, torch.zeros_like(I), beta, theta)
-        return torch.maximum(left, torch.as_tensor(beta * self.low, dtype=U.dtype, device=U.device)) + I
+        return torch.maximum(left, torch.as_tensor(beta, dtype=U.dtype, device=U.device) * self.low) + I

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 
 import pytest
 import torch
@@ -176,7 +177,17 @@ SHAPES = [(1, 1, 1), (2, 1, 7), (3, 5, 1025), (17, 2, 2049), (33, 1, 4099), (5, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("neuron", [lif(), cuba_lif(reset=to_zero), cuba_lif(reset=to_zero_with_input)], ids=str)
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        lif(),
+        cuba_lif(reset=to_zero),
+        cuba_lif(reset=to_zero_with_input),
+        lif(reset=Bounded(subtract, -0.3)),
+        cuba_lif(reset=Bounded(subtract_decayed, -0.7, before_input=False)),
+    ],
+    ids=str,
+)
 def test_sizes_that_are_no_multiple_of_a_block(neuron, shape, dtype):
     a = (random(*shape, dtype=dtype) * 0.6 + 0.3) * 2
     found, reference = both(neuron, Adjoint(), S, a, [None, None, random(*shape, seed=1, dtype=dtype)])
@@ -244,6 +255,10 @@ def test_recurrent_layers(neuron, lag, seen, monkeypatch):
     assert count.calls == 4
 
 
+pooled = pytest.mark.skipif("SNN_NO_POOL" in os.environ.get("SNNLEARN_CXXFLAGS", ""), reason="built without the pool")
+
+
+@pooled
 def test_results_do_not_depend_on_what_was_in_their_memory():
     """Larger than the pool's smallest buffer; what it hands out next has been filled with NaN."""
     shape = (100, 3, 2500)
@@ -260,6 +275,7 @@ def test_results_do_not_depend_on_what_was_in_their_memory():
         assert torch.equal(x, y)
 
 
+@pooled
 def test_the_pool_returns_what_is_above_its_limit():
     torch.ops.snnlearn.pool_limit(0)
     assert torch.ops.snnlearn.pool_unused() == 0

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import importlib
 import os
-import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -162,22 +160,9 @@ def _cpu() -> str:
 
 
 def _cuda() -> str:
-    if torch.version.cuda is None:
-        return "not available: this build of torch has no CUDA; install a CUDA build of torch"
-    if not torch.cuda.is_available():
-        return f"not available: torch has CUDA {torch.version.cuda}, but no GPU or driver was found"
-    if _nvcc() is None:
-        return f"not available: no nvcc; install the CUDA toolkit {torch.version.cuda}, or set CUDA_HOME to its folder"
-    if not (build.HERE / "cuda.py").exists():
-        return "not available: this version has none"
-    return importlib.import_module("snnlearn.kernels.cuda").status()
+    from snnlearn.kernels import cuda  # which looks for nvcc, and imports this package
 
-
-def _nvcc() -> str | None:
-    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
-    return shutil.which("nvcc") or next(
-        filter(None, (shutil.which(f"{home}/bin/nvcc") for home in homes if home)), None
-    )
+    return cuda.status()
 
 
 def _first_line(text: str) -> str:

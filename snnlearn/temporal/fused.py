@@ -130,7 +130,13 @@ def slope(surrogate: Surrogate) -> Slope | None:
 
 
 def _ready(x: Tensor) -> bool:
-    return x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu" and kernels.ready(x.numel())
+    if x.dtype not in (torch.float32, torch.float64):
+        return False
+    if x.device.type == "cuda":
+        from snnlearn.kernels import cuda  # which needs nothing before there is a GPU
+
+        return cuda.ready(x.device, x.numel())
+    return x.device.type == "cpu" and kernels.ready(x.numel())
 
 
 def _each(neuron: Neuron, like: Tensor) -> list[Tensor]:
