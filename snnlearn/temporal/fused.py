@@ -194,7 +194,7 @@ def reverse(
 ) -> Found | None:
     """`snnlearn.temporal.recursion.reverse` by the kernels, or None.
 
-    ``trace.s`` is not looked at, and ``trace.I`` only where the reset's derivative or a constant's does.
+    ``trace.s`` is looked at where there is recurrence, ``trace.I`` where the reset's derivative or a constant's does.
     """
     known = shape(neuron)
     if known is None or compiled is None or not _ready(trace.U):
@@ -219,7 +219,7 @@ def reverse(
         if n + lag < T:
             sent = back(kaps[T - 1 - n - lag])[None]
             e_s = sent if e_s is None else e_s + sent
-        first = state if n == 0 else State(I[n - 1], U[n - 1], neuron.fire(U[n - 1], neuron.theta))
+        first = state if n == 0 else State(I[n - 1], U[n - 1], trace.s[n - 1])
         psc = None if compiled.psc is None else compiled.psc[n : n + 1]
         kap, lam, *found = run(e_I, e_U, e_s, I[n : n + 1], U[n : n + 1], *first, lam, kap, I_next, psc, *how)
         kap, I_next = kap[0], I[n]

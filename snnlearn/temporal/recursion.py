@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from snnlearn.neurons import Neuron, State, Trace, before
 from snnlearn.resets import Constant, Update, no_reset, subtract, subtract_decayed, to_zero
@@ -233,10 +234,24 @@ class _Layer(NamedTuple):
                 return self.method.compiled(neuron, self.surrogate, trace) if "compiled" in own else None
         return None
 
+    @property
+    def _is_a_matrix(self) -> bool:
+        V = self.recurrent
+        return type(V) is nn.Linear and V.bias is None and not (V._forward_hooks or V._forward_pre_hooks)
+
     def through(self, weights: Sequence[Tensor], s: Tensor) -> Tensor:
         """V s, with these weights."""
         assert self.recurrent is not None
+        if self._is_a_matrix:  # without what finding its parameters costs
+            return functional.linear(s, weights[0])
         return call(self.recurrent, self.parameters, weights, s)
+
+    def transpose(self, weights: Sequence[Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
+        """V^T, applied to one step's kap."""
+        if self._is_a_matrix:
+            return lambda kap: kap @ weights[0]
+        transposed = torch.func.vjp(lambda s: self.through(weights, s), like)[1]
+        return lambda kap: transposed(kap)[0]
 
     def at(self, constants: Sequence[Any]) -> Neuron:
         """The neuron with these constants."""
@@ -294,15 +309,14 @@ class _Run(torch.autograd.Function):
         trace = Trace(U if I is None else I, U, U)
         back, wanted = None, any(t is not None for t in learned)
         if layer.recurrent is not None:
-            transpose = torch.func.vjp(lambda x: layer.through(weights, x), s0)[1]
-            back = lambda kap: transpose(kap)[0]  # noqa: E731
-        arguments = (errors, back, layer.lag, wanted)
-        found = None
+            back = layer.transpose(weights, s0)
+        if back is not None:
+            trace = trace._replace(s=neuron.fire(U, neuron.theta))
+        arguments, found = (errors, back, layer.lag, wanted), None
         if not torch.is_grad_enabled():  # the kernels have no second derivative
             found = fused.reverse(neuron, layer.compiled(neuron, trace), trace, state, *arguments)
-        if found is None or back is not None:
-            trace = trace._replace(s=neuron.fire(U, neuron.theta) if ctx.needs_s else U)
         if found is None:
+            trace = trace._replace(s=neuron.fire(U, neuron.theta)) if ctx.needs_s else trace
             found = reverse(layer.method, neuron, layer.surrogate, trace, state, *arguments)
         kap = found.kap
         to_sent, to_weights = torch.zeros_like(sent), ()
@@ -354,7 +368,9 @@ def run(
             "bias, or the method Unrolled, which takes any"
         )
     state = neuron.start(a[0]) if state is None else state
-    if sent is None:
+    if recurrent is None:
+        sent, lag = (state.s,), 1  # not looked at
+    elif sent is None:
         sent = (*(torch.zeros_like(state.s) for _ in range(lag - 1)), state.s)
     weights = () if recurrent is None else tuple(recurrent.parameters())
     inputs = (a, *neuron.constants, *state, *sent, *weights)
