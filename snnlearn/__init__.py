@@ -7,11 +7,16 @@ through time (`temporal`), and how it travels through layers (`spatial`). `recip
 from snnlearn import encoding as encoding
 from snnlearn import events as events
 from snnlearn import filters as filters
+from snnlearn import kernels as kernels
 from snnlearn import losses as losses
 from snnlearn import optim as optim
 from snnlearn import recipes as recipes
 from snnlearn.adaptive import Adaptive as Adaptive
 from snnlearn.adaptive import alif as alif
+from snnlearn.eventconv import ConvLIF as ConvLIF
+from snnlearn.eventlayers import LinearLIF as LinearLIF
+from snnlearn.eventpath import Path as Path
+from snnlearn.eventrecurrent import RecurrentLIF as RecurrentLIF
 from snnlearn.events import EventLIF as EventLIF
 from snnlearn.events import EventNetwork as EventNetwork
 from snnlearn.learned import Learned as Learned
@@ -46,6 +51,7 @@ from snnlearn.spatial import FeedbackAlignment as FeedbackAlignment
 from snnlearn.spatial import LocalErrors as LocalErrors
 from snnlearn.spatial import Spatial as Spatial
 from snnlearn.spatial import Transpose as Transpose
+from snnlearn.spikes import Spikes as Spikes
 from snnlearn.srm import SRM as SRM
 from snnlearn.srm import AdjointSRM as AdjointSRM
 from snnlearn.surrogate import ArcTan as ArcTan

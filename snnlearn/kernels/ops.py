@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from snnlearn.kernels import event_ops
 
 Place = int | None  # the axis over which torch.func.vmap maps an argument
 
@@ -61,15 +63,19 @@ def _reverse_batched(info: Any, places: Any, *arguments):
     return out, [1, 0, 0, 0, 0, *([0 if rest[-1] else None] * 3)]
 
 
+SHAPES: dict[str, Callable] = {
+    "scan_forward": _forward_shapes,
+    "scan_reverse": _reverse_shapes,
+    "stream_copy": _copy_shape,
+}
+BATCHED: dict[str, Callable] = {"scan_forward": _forward_batched, "scan_reverse": _reverse_batched}
+
+
 def register() -> None:
-    """Tell torch, once a process."""
-    for name, shapes, batched in (
-        ("scan_forward", _forward_shapes, _forward_batched),
-        ("scan_reverse", _reverse_shapes, _reverse_batched),
-        ("stream_copy", _copy_shape, None),
-    ):
-        if not hasattr(torch.ops.snnlearn, name):  # a library of other sources
-            continue
-        torch.library.register_fake(f"snnlearn::{name}", shapes)
-        if batched is not None:
+    """Tell torch of every op that the library has; once a process."""
+    for name, shapes in (SHAPES | event_ops.SHAPES).items():
+        if hasattr(torch.ops.snnlearn, name):  # not so in a library of other sources
+            torch.library.register_fake(f"snnlearn::{name}", shapes)
+    for name, batched in BATCHED.items():
+        if hasattr(torch.ops.snnlearn, name):
             torch.library.register_vmap(f"snnlearn::{name}", batched)

@@ -14,14 +14,6 @@ namespace snn {
 constexpr int64_t kTile = 64;                                      // neurons between two choices of a loop
 template <class T> constexpr int64_t kBlock = 8192 / sizeof(T);    // neurons whose state stays in the first cache
 
-constexpr int64_t kCached = int64_t(4) << 20;                      // bytes: smaller results stay in the cache
-
-// Of n numbers of a result that is this large in all.
-template <class T> inline void store(T* to, const T* from, int64_t n, bool large) {
-  if (large) stream_copy(to, from, n);
-  else std::memcpy(to, from, n * sizeof(T));
-}
-
 template <auto V> using Is = std::integral_constant<decltype(V), V>;
 
 // f(Is<R>, Is<B>) for the reset and the bound that were chosen at run time; the next two likewise.
@@ -109,7 +101,6 @@ template <class T>
 void scan_forward_block(const Neurons<T>& p, const T* a, State<T> first, T* I, T* U, T* s, int64_t steps, int64_t M, int64_t m0,
                         int64_t w) {
   alignas(64) T i[kBlock<T>], u[kBlock<T>], spike[kBlock<T>];
-  const bool large = steps * M * int64_t(sizeof(T)) > kCached;
   std::copy_n(first.I + m0, w, i);
   std::copy_n(first.U + m0, w, u);
   std::copy_n(first.s + m0, w, spike);
@@ -130,9 +121,9 @@ void scan_forward_block(const Neurons<T>& p, const T* a, State<T> first, T* I, T
         });
       });
       p.spikes(uj, sj, m0 + j0, n);
-      if (I) store(I + at, ij, n, large);
-      store(U + at, uj, n, large);
-      store(s + at, sj, n, large);
+      if (I) stream_copy(I + at, ij, n);
+      stream_copy(U + at, uj, n);
+      stream_copy(s + at, sj, n);
     }
   stream_fence();
 }
@@ -285,7 +276,6 @@ void scan_reverse_block(const Neurons<T>& p, const Credit<T>& credit, const Reve
   alignas(64) T lam[kBlock<T>] = {}, kap[kBlock<T>] = {}, zeros[kTile] = {};
   Tile<T> x;
   const Filled<T> filled(p.all);
-  const bool large = steps * M * int64_t(sizeof(T)) > kCached;
   if (r.lam) std::copy_n(r.lam + m0, w, lam);
   if (r.kap) std::copy_n(r.kap + m0, w, kap);
   const bool constants = r.to_beta != nullptr, by_times = credit.times.on, seen = credit.seen != Seen::Ignored;
@@ -347,7 +337,7 @@ void scan_reverse_block(const Neurons<T>& p, const Credit<T>& credit, const Reve
         const T* I_before = t ? (r.I ? r.I + at - M : zeros) : r.first.I + m;
         for (int64_t j = 0; j < n; j++) r.to_alpha[m + j] += kj[j] * I_before[j];
       }
-      store(r.out + at, is_lam && !e_I ? lj : kj, n, large);
+      stream_copy(r.out + at, is_lam && !e_I ? lj : kj, n);
     }
   stream_fence();
   for (int64_t j0 = 0; j0 < w; j0 += kTile) {  // the step from the state before to the first
