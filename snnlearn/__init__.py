@@ -15,7 +15,6 @@ from snnlearn.adaptive import Adaptive as Adaptive
 from snnlearn.adaptive import alif as alif
 from snnlearn.eventconv import ConvLIF as ConvLIF
 from snnlearn.eventlayers import LinearLIF as LinearLIF
-from snnlearn.eventpath import Path as Path
 from snnlearn.eventrecurrent import RecurrentLIF as RecurrentLIF
 from snnlearn.events import EventLIF as EventLIF
 from snnlearn.events import EventNetwork as EventNetwork

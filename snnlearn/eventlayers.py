@@ -30,10 +30,10 @@ from snnlearn.neurons import Neuron, Threshold, lif
 from snnlearn.sparse import Near
 from snnlearn.spikes import Spikes, count
 from snnlearn.surrogate import FastSigmoid, Surrogate
-from snnlearn.temporal import Adjoint, Backward, Forward, check_axes
+from snnlearn.temporal import Adjoint, Backward, Forward, check_axes, fused
 
 LOOKED_AT = 2**16  # membranes, at least, on which the price of B_th is measured: some samples of the first batch
-FAITHFUL = 0.9  # below this cosine of kept and all slopes a user is warned
+FAITHFUL = 0.95  # below this cosine of kept and all slopes a user is warned
 _ADJOINT = Adjoint()
 
 
@@ -180,10 +180,10 @@ class LinearLIF(nn.Module):
     def _missing(self, x: Tensor | Spikes) -> str | None:
         """What stands in the way of events but for the neuron and the rule, or None."""
         W = self.weight
-        if W.device.type != "cpu" or W.dtype != torch.float32:
-            return f"events are computed in float32 on the CPU, the weights are {W.dtype} on {W.device}"
+        if W.device.type not in ("cpu", "cuda") or W.dtype != torch.float32:
+            return f"events are computed in float32 on a CPU or with CUDA, the weights are {W.dtype} on {W.device}"
         work = kernels.WORTH if self.path is Path.EVENTS else x.shape[0] * x.shape[1] * self.outputs
-        if not kernels.ready(work):
+        if not fused.ready(W.device, work):
             return "the compiled kernels are not in use; kernels.status() says what there is of them"
         return None
 

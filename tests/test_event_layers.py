@@ -760,6 +760,17 @@ def test_blocks(compiled):
         assert torch.equal(torch.ops.snnlearn.events_blocks(W.t().contiguous().t()), blocks)
 
 
+def test_neurons_that_do_not_exist_have_no_bits(compiled):
+    """At a threshold of 0 the padding of the last block would fire, and be near."""
+    bits, weight, _, outputs, *_ = operands()
+    fired, near, near_U, *_ = torch.ops.snnlearn.events_forward(
+        torch.zeros_like(bits), weight, None, outputs, (0.5, 0.5, 0.0, 0.3), (4, 0), True, False
+    )
+    assert (unpack(fired, 128)[..., :outputs] == 1).all()
+    for found in (fired, near):
+        assert torch.ops.snnlearn.bits_set(found) == 70 * 3 * outputs == len(near_U)
+
+
 def test_opcheck(compiled):
     ops, check = torch.ops.snnlearn, torch.library.opcheck
     check(ops.events_blocks, (torch.randn(70, 5),))

@@ -129,14 +129,17 @@ def slope(surrogate: Surrogate) -> Slope | None:
     return Slope(code, (1 / surrogate.width, float(surrogate.peak), float(within)))
 
 
-def _ready(x: Tensor) -> bool:
-    if x.dtype not in (torch.float32, torch.float64):
-        return False
-    if x.device.type == "cuda":
+def ready(device: torch.device, work: int) -> bool:
+    """Whether the kernels are there for tensors on a device; see `snnlearn.kernels.ready` for ``work``."""
+    if device.type == "cuda":
         from snnlearn.kernels import cuda  # which needs nothing before there is a GPU
 
-        return cuda.ready(x.device, x.numel())
-    return x.device.type == "cpu" and kernels.ready(x.numel())
+        return cuda.ready(device, work)
+    return device.type == "cpu" and kernels.ready(work)
+
+
+def _ready(x: Tensor) -> bool:
+    return x.dtype in (torch.float32, torch.float64) and ready(x.device, x.numel())
 
 
 def _each(neuron: Neuron, like: Tensor) -> list[Tensor]:
