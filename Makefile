@@ -13,7 +13,7 @@ LAB_INSTALLED := $(VENV)/.lab-installed
 TEST_INSTALLED := $(VENV)/.test-installed
 NOTEBOOKS := $(sort $(wildcard tutorials/*.ipynb))
 FIRST := $(notdir $(firstword $(NOTEBOOKS)))
-KERNEL_TESTS := $(addprefix tests/test_,kernels.py spikes.py event_layers.py event_recurrent.py event_conv.py)
+KERNEL_TESTS := $(addprefix tests/test_,kernels.py kernels_regressions.py spikes.py event_layers.py event_recurrent.py event_conv.py)
 SANITIZED := SNNLEARN_CACHE=$(VENV)/sanitized SNNLEARN_CXXFLAGS="-fsanitize=address,undefined -g -O1 -DSNN_NO_POOL \
   -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 TEST_STEPS := lint unit notebooks-test browser

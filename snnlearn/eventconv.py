@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from snnlearn import _checks, kernels
-from snnlearn.eventpath import Path, Report
+from snnlearn.eventpath import Path, Report, few, first_derivative, near_share, price
 from snnlearn.learned import Dynamics, as_neuron, check_source
-from snnlearn.neurons import Neuron, lif
+from snnlearn.neurons import Neuron, Trace, lif
+from snnlearn.sparse import Near
 from snnlearn.spikes import Spikes
 from snnlearn.surrogate import FastSigmoid, Surrogate
 from snnlearn.temporal import Adjoint, Backward, Forward, check_axes
@@ -55,7 +55,7 @@ class _Current(torch.autograd.Function):
         ctx.save_for_backward(weight, bits)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx, kap):
         weight, bits = ctx.saved_tensors
         to_weight = to_bias = to_carrier = None
@@ -131,6 +131,7 @@ class ConvLIF(nn.Module):
         self.size = None if size is None else _pair("size", size)
         self.source, self.surrogate, self.temporal, self.path = neuron, surrogate, temporal, path
         self.report: Report | None = None
+        self._cosine: float | None = None
         bound = 1 / math.sqrt(in_channels * math.prod(self.kernel_size))
         drawn = torch.empty(out_channels, in_channels, *self.kernel_size).uniform_(-bound, bound, generator=generator)
         self.weight = nn.Parameter(drawn)
@@ -222,13 +223,24 @@ class ConvLIF(nn.Module):
             report = replace(report, density=image.detach().mean().item())
         a = F.conv2d(image.flatten(0, 1), self.weight, self.bias, padding=self.padding).unflatten(0, image.shape[:2])
         self.report = report
-        return self.temporal.run(neuron, self.surrogate, a, None).s
+        return self._told(neuron, self.temporal.run(neuron, self.surrogate, a, None))
 
     def _neurons(self, neuron: Neuron, a: Tensor) -> Tensor:
         """The neurons' output for currents (T, B, rows, columns, outputs), with the channels in their place."""
         if type(neuron) is Neuron and not any(isinstance(c, Tensor) for c in neuron.constants):
-            return self.temporal.run(neuron, self.surrogate, a, None).s.permute(0, 1, 4, 2, 3)
-        return self.temporal.run(neuron, self.surrogate, a.permute(0, 1, 4, 2, 3), None).s
+            return self._told(neuron, self.temporal.run(neuron, self.surrogate, a, None)).permute(0, 1, 4, 2, 3)
+        return self._told(neuron, self.temporal.run(neuron, self.surrogate, a.permute(0, 1, 4, 2, 3), None))
+
+    def _told(self, neuron: Neuron, trace: Trace) -> Tensor:
+        """The spikes of a trace; where `Near` has a price, the report says it, and a warning where it is high."""
+        if isinstance(self.surrogate, Near) and not neuron.fire.analog and trace.s.requires_grad:
+            U = trace.U[:, : few(trace.U[:, 0].numel())].detach()
+            if self._cosine is None:
+                self._cosine = price(U, neuron, self.surrogate, stacklevel=6)
+            assert self.report is not None
+            activity = near_share(U, neuron, self.surrogate)
+            self.report = replace(self.report, activity=activity, cosine=self._cosine)
+        return trace.s
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:

@@ -15,7 +15,6 @@ At high densities, and wherever the kernels do not know what they are given, the
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 
 import torch
@@ -23,17 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snnlearn import _checks, kernels
-from snnlearn.eventpath import FIRST, HIDDEN, Events, Path, Report, known, measure
+from snnlearn.eventpath import FIRST, HIDDEN, Events, Path, Report, few, known, near_share, price
 from snnlearn.eventrecurrent import recurrent_lif
 from snnlearn.learned import Dynamics, as_neuron, check_source
 from snnlearn.neurons import Neuron, Threshold, lif
 from snnlearn.sparse import Near
-from snnlearn.spikes import Spikes, count
+from snnlearn.spikes import WORD, Spikes, count
 from snnlearn.surrogate import FastSigmoid, Surrogate
 from snnlearn.temporal import Adjoint, Backward, Forward, check_axes, fused
 
-LOOKED_AT = 2**16  # membranes, at least, on which the price of B_th is measured: some samples of the first batch
-FAITHFUL = 0.95  # below this cosine of kept and all slopes a user is warned
 _ADJOINT = Adjoint()
 
 
@@ -45,11 +42,6 @@ class _Own(nn.Linear):
         self.out_features, self.in_features = weight.shape
         self.bias = None  # type: ignore[assignment]
         self._parameters["weight"] = weight  # type: ignore[assignment]  # a Parameter, or what stands in for it
-
-
-def _near(U: Tensor, neuron: Neuron, surrogate: Near) -> float:
-    """The share of membranes U within B_th of the threshold."""
-    return ((U - neuron.theta).abs() < surrogate.within).double().mean().item()
 
 
 class LinearLIF(nn.Module):
@@ -182,6 +174,8 @@ class LinearLIF(nn.Module):
         W = self.weight
         if W.device.type not in ("cpu", "cuda") or W.dtype != torch.float32:
             return f"events are computed in float32 on a CPU or with CUDA, the weights are {W.dtype} on {W.device}"
+        if x.shape[0] * -(-self.inputs // WORD) * WORD >= 2**31:
+            return f"{x.shape[0]} steps of {self.inputs} inputs are more than the kernels count, 2**31 in a sample"
         work = kernels.WORTH if self.path is Path.EVENTS else x.shape[0] * x.shape[1] * self.outputs
         if not fused.ready(W.device, work):
             return "the compiled kernels are not in use; kernels.status() says what there is of them"
@@ -202,15 +196,19 @@ class LinearLIF(nn.Module):
             assert isinstance(a, Tensor)
             out = recurrent_lif(a, self.recurrent_weight, neuron, self.surrogate, self.temporal)
             near = None if out.near is None else count(out.near)
-        if near is not None:
-            if self._cosine is None:
+        if isinstance(self.surrogate, Near) and not neuron.fire.analog and learns:
+            activity = math.nan if near is None else near / (x.shape[0] * x.shape[1] * self.outputs)
+            if self._cosine is None or near is None:  # a dense error has slopes that are cut off, too
                 with torch.no_grad():
                     few = Spikes(x.bits[:, : self._few(x)].contiguous(), x.size).dense()
                     a = F.linear(few, self.weight, self.bias)
                     own = None if self.recurrent_weight is None else _Own(self.recurrent_weight)
-                    self._measure(self.temporal.run(neuron, self.surrogate, a, own).U, neuron)
+                    U = self.temporal.run(neuron, self.surrogate, a, own).U
+                if self._cosine is None:
+                    self._measure(U, neuron)
+                if near is None:
+                    activity = near_share(U, neuron, self.surrogate)
             sparse = isinstance(out, Spikes) and out.near is not None
-            activity = near / (x.shape[0] * x.shape[1] * self.outputs)
             report = replace(report, sparse=sparse, activity=activity, cosine=self._cosine)
         self.report = report
         return out
@@ -229,25 +227,14 @@ class LinearLIF(nn.Module):
             U = trace.U[:, : self._few(x)].detach()
             if self._cosine is None:
                 self._measure(U, neuron)
-            near = _near(U, neuron, self.surrogate)
+            near = near_share(U, neuron, self.surrogate)
             report = replace(report, activity=near, cosine=self._cosine)
         self.report = report
         return trace.s if neuron.fire.analog else Spikes.pack(trace.s)
 
     def _few(self, x: Tensor | Spikes) -> int:
-        """Samples that are looked at."""
-        return -(-LOOKED_AT // (x.shape[0] * self.outputs))
+        return few(x.shape[0] * self.outputs)
 
     def _measure(self, U: Tensor, neuron: Neuron) -> None:
-        """What `Near` costs at membranes U; a warning, once, where that is much."""
         assert isinstance(self.surrogate, Near)
-        self._cosine = measure(U, neuron, self.surrogate)
-        if self._cosine < FAITHFUL:
-            near = _near(U, neuron, self.surrogate)
-            warnings.warn(
-                f"{self.surrogate} is too narrow for its inner slope, or that too wide: the cosine of the slopes that "
-                f"it keeps to all of them is {self._cosine:.2f} on the first batch, where {near:.1%} of neurons and "
-                f"steps are within B_th = {self.surrogate.within:g}, and gradients differ as much. Use a larger within "
-                "or a narrower surrogate",
-                stacklevel=6,
-            )
+        self._cosine = price(U, neuron, self.surrogate, stacklevel=7)

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import enum
+import functools
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -26,6 +29,12 @@ from snnlearn.temporal import Adjoint, fused
 ACTIVE = 0.25
 """The share of near neurons up to which a sparse error is taken to be faster than a dense one: for two layers of 64 to
 1000 outputs it was 2.0-2.7 times faster at 2 %, 1.4-1.7 at 10 %, 1.0-1.1 at 26 % and 0.75-0.9 at 46 %."""
+
+
+LOOKED_AT = 2**16
+"""Membranes, at least, on which the price of B_th is measured: some samples of the first batch."""
+FAITHFUL = 0.95
+"""Below this cosine of the slopes that are kept to all of them a user is warned."""
 
 
 class Path(enum.Enum):
@@ -161,6 +170,8 @@ def known(neuron: object, surrogate: Surrogate, temporal: object) -> Events | st
     """A neuron, a surrogate and a method as the kernels take them, or the reason why they do not."""
     if type(temporal) is not Adjoint:
         return f"events go backward by Adjoint, not by {type(temporal).__name__}"
+    if fused.flushed(neuron):
+        return "at a threshold of 0 the smallest numbers decide, and the kernels flush them to 0"
     shape = fused.shape(neuron)
     if shape is None or shape.kinds[1] != codes.Bound.NONE:
         return f"no kernel knows {neuron}; a Neuron with a reset of this library, without a bound, has one"
@@ -172,8 +183,6 @@ def known(neuron: object, surrogate: Surrogate, temporal: object) -> Events | st
         return "a step may have several spikes, and events know one"
     if fire == codes.Fire.ANALOG and reset != codes.Reset.NONE:
         return "a readout with a reset has no kernel"
-    if neuron.theta == 0:
-        return "at a threshold of 0 the smallest numbers decide, and the kernels flush them to 0"
     within = math.inf
     while type(surrogate) is Near:
         within, surrogate = min(within, surrogate.within), surrogate.inner
@@ -184,6 +193,40 @@ def known(neuron: object, surrogate: Surrogate, temporal: object) -> Events | st
     width, peak, _ = slope.numbers
     credit = Credit(int(slope.code), width, peak, within, int(fused.SEEN[temporal.reset]))
     return Events(alpha, beta, theta, reset, fire, credit)
+
+
+class _NoSecond(torch.autograd.Function):
+    """A gradient, as it is; that it depends on ``sources`` is known, and how is not."""
+
+    @staticmethod
+    def forward(gradient, *sources):
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError("the gradient of a layer of events has no derivative; use path=Path.DENSE, or kernels.off()")
+
+
+def first_derivative(backward: Callable) -> Callable:
+    """A ``backward`` that must not be differentiated, and is not silently taken for constant where it is.
+
+    ``once_differentiable`` alone sees only whether the error has a gradient, and that of a linear loss has none.
+    """
+    once = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def run(ctx, *errors):
+        gradients = once(ctx, *errors)
+        if not torch.is_grad_enabled():
+            return gradients
+        sources = [x for x in (*ctx.saved_tensors, *errors) if x is not None and x.requires_grad]
+        return tuple(g if g is None or not sources else _NoSecond.apply(g.detach(), *sources) for g in gradients)
+
+    return run
 
 
 class _Node(torch.autograd.Function):
@@ -220,7 +263,7 @@ class _Node(torch.autograd.Function):
         ctx.save_for_backward(weight, bits, W, b, near_below, *kept)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx, e, *_):
         if e is None:
             return (None,) * 7
@@ -253,3 +296,27 @@ def measure(U: Tensor, neuron: Neuron, surrogate: Near) -> float:
         kept += surrogate.slope(x).square_().sum(dtype=torch.float64).item()
         everything += surrogate.inner.slope(x).square_().sum(dtype=torch.float64).item()
     return math.sqrt(kept / everything) if everything > 0 else 1.0
+
+
+def near_share(U: Tensor, neuron: Neuron, surrogate: Near) -> float:
+    """The share of membranes U within B_th of the threshold."""
+    return ((U - neuron.theta).abs() < surrogate.within).double().mean().item()
+
+
+def few(neurons_and_steps: int) -> int:
+    """The samples that `price` looks at, where one has so many membranes."""
+    return -(-LOOKED_AT // neurons_and_steps)
+
+
+def price(U: Tensor, neuron: Neuron, surrogate: Near, *, stacklevel: int) -> float:
+    """`measure` at membranes U of some samples of the first batch; a warning where `Near` costs much."""
+    cosine = measure(U, neuron, surrogate)
+    if cosine < FAITHFUL:
+        warnings.warn(
+            f"{surrogate} is too narrow for its inner slope, or that too wide: the cosine of the slopes that it keeps "
+            f"to all of them is {cosine:.2f} on the first batch, where {near_share(U, neuron, surrogate):.1%} of "
+            f"neurons and steps are within B_th = {surrogate.within:g}, and gradients differ as much. Use a larger "
+            "within or a narrower surrogate",
+            stacklevel=stacklevel,
+        )
+    return cosine

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from snnlearn import _checks, kernels
-from snnlearn.eventpath import known
+from snnlearn.eventpath import few, first_derivative, known, near_share, price
 from snnlearn.kernels import codes
-from snnlearn.neurons import Neuron, lif
+from snnlearn.neurons import Neuron, Threshold, lif
+from snnlearn.sparse import Near
 from snnlearn.spikes import Spikes
 from snnlearn.surrogate import FastSigmoid, Surrogate
 from snnlearn.temporal import Adjoint, Backward, check_axes
@@ -83,7 +83,7 @@ class _Recurrent(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx, e, *_):
         if e is None:
             return None, None, None, None
@@ -152,9 +152,13 @@ def _reference(a: Tensor, weight: Tensor, neuron: Neuron, surrogate: Surrogate, 
     """The same without the kernel."""
     if not _checks.finite(a):
         raise ValueError("the current holds NaN or infinity; look at the data before the network")
+    return Spikes.pack(temporal.run(neuron, surrogate, a, _synapse(weight)).s)
+
+
+def _synapse(weight: Tensor) -> nn.Linear:
     synapse = nn.Linear(len(weight), len(weight), bias=False, device="meta")
     synapse._parameters["weight"] = weight  # type: ignore[assignment]  # any tensor, so that its gradient goes on
-    return Spikes.pack(temporal.run(neuron, surrogate, a, synapse).s)
+    return synapse
 
 
 class RecurrentLIF(nn.Module):
@@ -172,6 +176,11 @@ class RecurrentLIF(nn.Module):
 
     Attributes:
         weight: V, (N, N): to, from.
+        activity, cosine: with `Near`, on some samples of the first sequence that was trained on: the share of neurons
+            and steps near their threshold, and `snnlearn.eventpath.measure`; else None.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it must be.
 
     For torch.compile and torch.func use ``LIF(recurrent=...)``.
     """
@@ -188,13 +197,35 @@ class RecurrentLIF(nn.Module):
         super().__init__()
         _checks.whole("size, the number of neurons,", size, least=1)
         check_axes(surrogate, temporal)
-        self.neuron, self.surrogate, self.temporal = lif() if neuron is None else neuron, surrogate, temporal
+        neuron = lif() if neuron is None else neuron
+        if not isinstance(neuron, Neuron):
+            raise TypeError(f"neuron must be a Neuron such as lif(), got {type(neuron).__name__}; use LIF for others")
+        if neuron.fire.analog:
+            raise ValueError("a readout has no spikes that could come back to it; give a neuron that fires")
+        if isinstance(neuron.fire, Threshold) and neuron.fire.most != 1:
+            raise ValueError(f"spikes leave this layer as bits, one a step; got {neuron.fire}; use LIF(recurrent=...)")
+        self.neuron, self.surrogate, self.temporal = neuron, surrogate, temporal
+        self.activity: float | None = None
+        self.cosine: float | None = None
         self.weight = nn.Parameter(torch.empty(size, size))
         nn.init.uniform_(self.weight, -(size**-0.5), size**-0.5, generator=generator)
 
     def forward(self, a: Tensor) -> Spikes:
         """Spikes for currents a (T, B, N), from rest; see `recurrent_lif` for what is refused."""
-        return recurrent_lif(a, self.weight, self.neuron, self.surrogate, self.temporal)
+        spikes = recurrent_lif(a, self.weight, self.neuron, self.surrogate, self.temporal)
+        if isinstance(self.surrogate, Near) and spikes.carrier is not None:
+            self._tell(a.detach())
+        return spikes
+
+    @torch.no_grad()
+    def _tell(self, a: Tensor) -> None:
+        """What `Near` keeps, and a warning, once, where that is little."""
+        assert isinstance(self.surrogate, Near)
+        if self.cosine is None:
+            a = a[:, : few(a[:, 0].numel())]
+            U = self.temporal.run(self.neuron, self.surrogate, a, _synapse(self.weight)).U
+            self.activity = near_share(U, self.neuron, self.surrogate)
+            self.cosine = price(U, self.neuron, self.surrogate, stacklevel=7)
 
     def extra_repr(self) -> str:
         """What is not a parameter."""

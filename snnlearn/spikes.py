@@ -161,7 +161,7 @@ class Spikes:
                 f"spikes must be (T, B, N), each at least 1, got shape {tuple(x.shape)}; "
                 "one sample needs x.unsqueeze(1), features on several axes x.flatten(2)"
             )
-        return cls(_pack(x.detach()), x.shape[-1], x if x.requires_grad else None)
+        return cls(_pack(x.detach()), x.shape[-1], x if x.requires_grad and torch.is_grad_enabled() else None)
 
     @property
     def shape(self) -> tuple[int, int, int]:

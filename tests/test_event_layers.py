@@ -16,8 +16,20 @@ from kernel_tools import compiled as compiled
 from torch import nn
 from torch.nn import functional as F
 
-from snnlearn import Adjoint, Analog, Bounded, Learned, Neuron, Reset, Threshold, Unrolled, cuba_lif, kernels, lif
-from snnlearn import eventlayers as layers_module
+from snnlearn import (
+    Adjoint,
+    Analog,
+    Bounded,
+    Learned,
+    Neuron,
+    Reset,
+    Threshold,
+    Unrolled,
+    cuba_lif,
+    eventpath,
+    kernels,
+    lif,
+)
 from snnlearn import eventpath as path_module
 from snnlearn.eventlayers import LinearLIF
 from snnlearn.eventpath import FIRST, HIDDEN, BreakEven, Path, known, measure
@@ -661,7 +673,7 @@ def test_a_surrogate_that_is_too_wide_is_told_once(path):
 
 def test_the_cosine_is_that_of_the_slopes(monkeypatch):
     neuron, x = lif(), drawn()
-    monkeypatch.setattr(layers_module, "LOOKED_AT", 7000)  # one sample
+    monkeypatch.setattr(eventpath, "LOOKED_AT", 7000)  # one sample
     made = layer(neuron=neuron, surrogate=Near(FastSigmoid(0.05), 0.1))
     made(x)
     with torch.no_grad(), kernels.off():

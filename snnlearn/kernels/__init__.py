@@ -121,7 +121,10 @@ def _in_cache() -> bool:
 
 @contextlib.contextmanager
 def off() -> Iterator[None]:
-    """The reference path in this context: nothing compiled is called, whatever is loaded."""
+    """The reference path in this context, whatever is loaded: for what begins in it.
+
+    A layer of events whose forward pass was compiled goes back as it came.
+    """
     token = _off.set(True)
     _count_off(+1)
     try:

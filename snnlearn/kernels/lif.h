@@ -128,7 +128,7 @@ template <class T> inline __attribute__((always_inline)) T power_of_two(T x) {
 
 // sigma'(x), x = U - theta.
 template <class T> struct Surrogate {
-  T inverse_width, peak;
+  T inverse_width, peak;  // of a boxcar the width itself: its edge is decided without rounding
   T within;  // zero where |x| >= within; infinity for the whole slope
 };
 
@@ -142,7 +142,7 @@ template <Slope S, class T> SNN_BOTH T slope_at(T x, const Surrogate<T>& f) {
     const T d = T(1) + T(0.41421356237309504880) * z;
     y = T(1) / (d * d);
   } else if constexpr (S == Slope::Exponential) y = power_of_two(-z);
-  else if constexpr (S == Slope::Boxcar) y = select(z <= T(1), T(1), T(0));
+  else if constexpr (S == Slope::Boxcar) y = select(size <= f.inverse_width, T(1), T(0));
   else if constexpr (S == Slope::Sigmoid) {  // 1 - tanh(c z)**2 = 4 q / (1 + q)**2, q = exp(-2 c z), c = arccosh(sqrt 2)
     const T q = power_of_two(T(-2.5431066063272243) * z), d = T(1) + q;
     y = T(4) * q / (d * d);

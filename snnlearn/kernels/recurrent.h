@@ -300,7 +300,7 @@ class Reverse {
     e.fill(0.0f);
     for (int64_t from = (n.steps - 1) / kStride * kStride; from >= 0; from -= kStride) {
       const int64_t to = std::min(n.steps, from + kStride);
-      d.near_U ? recall(first, end, from, to) : again(first, end, from, to);
+      d.sparse ? recall(first, end, from, to) : again(first, end, from, to);
       for (int64_t t = to - 1; t >= from; t--) {
         if (!d.sparse)
           for (int64_t k = 0; k < n.blocks(); k++)

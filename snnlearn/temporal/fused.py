@@ -56,6 +56,8 @@ SEEN = {
     Reset.IGNORED: codes.Seen.IGNORED,
 }
 
+SMALLEST = torch.finfo(torch.float32).tiny
+
 LIMITED: set[type] = set()
 """Surrogates that are another one, ``inner``, where |x| < ``within``: `snnlearn.sparse.Near`."""
 
@@ -90,9 +92,15 @@ class Compiled(NamedTuple):
     psc: Tensor | None = None
 
 
+def flushed(neuron: Any) -> bool:
+    """Whether numbers decide on a spike that the kernels take for 0: too small for a full mantissa of float32."""
+    theta = getattr(neuron, "theta", 1.0)
+    return not isinstance(theta, Tensor) and theta < SMALLEST and not neuron.fire.analog
+
+
 def shape(neuron: Any) -> Shape | None:
     """What the kernels need to know of a neuron; None if they do not know it."""
-    if type(neuron) is not Neuron:
+    if type(neuron) is not Neuron or flushed(neuron):
         return None
     bounded = neuron.reset if isinstance(neuron.reset, resets.Bounded) else None
     if bounded is not None and type(bounded) is not resets.Bounded:
@@ -126,7 +134,8 @@ def slope(surrogate: Surrogate) -> Slope | None:
     code = SLOPES.get(type(surrogate))
     if code is None:
         return None
-    return Slope(code, (1 / surrogate.width, float(surrogate.peak), float(within)))
+    width = surrogate.width if code is codes.Slope.BOXCAR else 1 / surrogate.width  # whose edge is not rounded
+    return Slope(code, (width, float(surrogate.peak), float(within)))
 
 
 def ready(device: torch.device, work: int) -> bool:
