@@ -47,6 +47,7 @@ unit: $(TEST_INSTALLED) ## tests of the library, and the tutorials executed agai
 	$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not browser"
 
 notebooks-test: $(TEST_INSTALLED) ## the text that each cell of the tutorials prints
+	-$(PY) -m snnlearn build
 	PYTHONPATH=tests $(PY) -m pytest -p nbval_plugin --nbval --nbval-current-env --nbval-cell-timeout=120 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg -n $(JOBS) --dist loadscope tutorials/
 

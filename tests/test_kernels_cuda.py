@@ -7,6 +7,7 @@ every comparison runs on it as well.
 import ctypes
 import itertools
 import math
+import shutil
 import subprocess
 import sys
 
@@ -198,6 +199,8 @@ def test_what_does_not_fit_is_refused(kernel):
 def nvcc():
     if cuda.nvcc() is None:
         pytest.skip("no nvcc; install the CUDA toolkit, or set CUDA_HOME to its folder")
+    if shutil.which("g++") is None:
+        pytest.skip("nvcc needs a C++ compiler of the host; install g++")
     return cuda.nvcc()
 
 

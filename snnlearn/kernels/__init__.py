@@ -69,7 +69,8 @@ def ready(work: int = 0) -> bool:
     """Whether the ops may be called now.
 
     Loads what is in the cache; compiles only for ``work`` of at least `WORTH` elements, such as T * B * N, with a note
-    on stderr. After a compilation that failed it says no for good, with one warning; `load` may still be called.
+    on stderr. After a compilation that failed it says no for good, with one warning, and where there is no compiler
+    without one; `load` may still be called.
 
     Under ``torch.compile`` it neither loads nor compiles; it says what holds, and the trace is made again when that
     changes. A context that is inside `off` counts there for all.
@@ -97,6 +98,8 @@ def _load_if_worth(work: int) -> bool:
             return False
         try:
             load()
+        except MissingTool:  # no news to whoever has no compiler; `status` tells
+            return False
         except BuildError as error:
             warnings.warn(f"snnlearn goes on without its compiled kernels: {error}", stacklevel=3)
             return False
