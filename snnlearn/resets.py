@@ -71,6 +71,10 @@ class Bounded:
                 "to_zero_with_input loses the input, which before_input=True would add; use before_input=False"
             )
 
+    def __repr__(self) -> str:
+        reset = getattr(self.reset, "__name__", self.reset)  # a function's own form holds its address
+        return f"Bounded({reset}, low={self.low}, before_input={self.before_input})"
+
     def __call__(self, U: Tensor, s: Tensor, I: Tensor, beta: Constant, theta: Constant) -> Tensor:
         """U[n], not below the bound."""
         if not self.before_input:

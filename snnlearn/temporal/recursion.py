@@ -225,7 +225,10 @@ class _Layer(NamedTuple):
         return self.recurrent is not None or isinstance(self.neuron.alpha, Tensor) or self.neuron.alpha != 0
 
     def compiled(self, neuron: Neuron, trace: Trace) -> Compiled | None:
-        """The method's credit in the kernels' terms; every method is exact in a readout."""
+        """The method's credit in the kernels' terms; every method is exact in a readout.
+
+        None where a class nearer to the method's own than the one with ``compiled`` has another ``credit`` or ``look``.
+        """
         if neuron.fire.analog:
             return Compiled(fused.SEEN[self.method.reset])
         for kind in type(self.method).__mro__:
@@ -310,7 +313,6 @@ class _Run(torch.autograd.Function):
         back, wanted = None, any(t is not None for t in learned)
         if layer.recurrent is not None:
             back = layer.transpose(weights, s0)
-        if back is not None:
             trace = trace._replace(s=neuron.fire(U, neuron.theta))
         arguments, found = (errors, back, layer.lag, wanted), None
         if not torch.is_grad_enabled():  # the kernels have no second derivative
