@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from snnlearn import _checks, kernels
-from snnlearn.eventpath import Path, Report, few, first_derivative, near_share, price
-from snnlearn.learned import Dynamics, as_neuron, check_source
+from snnlearn.eventpath import Path, Report, check_layer, few, first_derivative, near_share, price
+from snnlearn.learned import Dynamics, as_neuron
 from snnlearn.neurons import Neuron, Trace, lif
 from snnlearn.sparse import Near
 from snnlearn.spikes import Spikes
 from snnlearn.surrogate import FastSigmoid, Surrogate
-from snnlearn.temporal import Adjoint, Backward, Forward, check_axes
+from snnlearn.temporal import Adjoint, Backward
 
 BREAK_EVEN = ((1, 0.7), (4, 0.4), (8, 0.25))
 DEEP = 0.2
@@ -121,12 +121,7 @@ class ConvLIF(nn.Module):
             raise ValueError(f"padding must be less than the kernel, {self.kernel_size}, got {padding}")
         _checks.flag("bias", bias)
         neuron = lif() if neuron is None else neuron
-        check_source(neuron)
-        check_axes(surrogate, temporal)
-        if isinstance(temporal, Forward):
-            raise TypeError(f"{type(temporal).__name__} works forward in time and has no backward pass; use Adjoint()")
-        if not isinstance(path, Path):
-            raise TypeError(f"path must be one of {', '.join(map(str, Path))}, got {path!r}")
+        check_layer(neuron, surrogate, temporal, path)
         self.in_channels, self.out_channels, self.padding = in_channels, out_channels, padding
         self.size = None if size is None else _pair("size", size)
         self.source, self.surrogate, self.temporal, self.path = neuron, surrogate, temporal, path

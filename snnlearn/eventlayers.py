@@ -22,26 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snnlearn import _checks, kernels
-from snnlearn.eventpath import FIRST, HIDDEN, Events, Path, Report, few, known, near_share, price
-from snnlearn.eventrecurrent import recurrent_lif
-from snnlearn.learned import Dynamics, as_neuron, check_source
+from snnlearn.eventpath import FIRST, HIDDEN, Events, Path, Report, check_layer, few, known, near_share, price
+from snnlearn.eventrecurrent import recurrent_lif, synapse
+from snnlearn.learned import Dynamics, as_neuron
 from snnlearn.neurons import Neuron, Threshold, lif
 from snnlearn.sparse import Near
 from snnlearn.spikes import WORD, Spikes, count
 from snnlearn.surrogate import FastSigmoid, Surrogate
-from snnlearn.temporal import Adjoint, Backward, Forward, check_axes, fused
+from snnlearn.temporal import Adjoint, Backward, fused
 
 _ADJOINT = Adjoint()
-
-
-class _Own(nn.Linear):
-    """A layer's own spikes to its currents, with a weight that lives elsewhere."""
-
-    def __init__(self, weight: Tensor):
-        nn.Module.__init__(self)
-        self.out_features, self.in_features = weight.shape
-        self.bias = None  # type: ignore[assignment]
-        self._parameters["weight"] = weight  # type: ignore[assignment]  # a Parameter, or what stands in for it
 
 
 class LinearLIF(nn.Module):
@@ -88,12 +78,7 @@ class LinearLIF(nn.Module):
         _checks.flag("recurrent", recurrent)
         _checks.flag("bias", bias)
         neuron = lif() if neuron is None else neuron
-        check_source(neuron)
-        check_axes(surrogate, temporal)
-        if isinstance(temporal, Forward):
-            raise TypeError(f"{type(temporal).__name__} works forward in time and has no backward pass; use Adjoint()")
-        if not isinstance(path, Path):
-            raise TypeError(f"path must be one of {', '.join(map(str, Path))}, got {path!r}")
+        check_layer(neuron, surrogate, temporal, path)
         fire = as_neuron(neuron).fire
         if isinstance(fire, Threshold) and fire.most != 1:
             raise ValueError(f"spikes leave this layer as bits, one a step; got {fire}; use nn.Linear and LIF")
@@ -202,7 +187,7 @@ class LinearLIF(nn.Module):
                 with torch.no_grad():
                     few = Spikes(x.bits[:, : self._few(x)].contiguous(), x.size).dense()
                     a = F.linear(few, self.weight, self.bias)
-                    own = None if self.recurrent_weight is None else _Own(self.recurrent_weight)
+                    own = None if self.recurrent_weight is None else synapse(self.recurrent_weight)
                     U = self.temporal.run(neuron, self.surrogate, a, own).U
                 if self._cosine is None:
                     self._measure(U, neuron)
@@ -219,7 +204,7 @@ class LinearLIF(nn.Module):
             x = x.dense(self.weight.dtype)
         elif not _checks.holds((x == 0) | (x == 1)):
             raise ValueError("the input must be spikes, 0 or 1; use nn.Linear and LIF for anything else")
-        own = None if self.recurrent_weight is None else _Own(self.recurrent_weight)
+        own = None if self.recurrent_weight is None else synapse(self.recurrent_weight)
         trace = self.temporal.run(neuron, self.surrogate, F.linear(x, self.weight, self.bias), own)
         if math.isnan(report.density):
             report = replace(report, density=x.detach().mean().item())

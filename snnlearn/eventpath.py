@@ -20,11 +20,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from snnlearn.kernels import codes
+from snnlearn.learned import check_source
 from snnlearn.neurons import Neuron
 from snnlearn.sparse import Near
 from snnlearn.spikes import WORD, Spikes
 from snnlearn.surrogate import Surrogate
-from snnlearn.temporal import Adjoint, fused
+from snnlearn.temporal import Adjoint, Forward, check_axes, fused
 
 ACTIVE = 0.25
 """The share of near neurons up to which a sparse error is taken to be faster than a dense one: for two layers of 64 to
@@ -48,6 +49,16 @@ class Path(enum.Enum):
     AUTO = "auto"
     DENSE = "dense"
     EVENTS = "events"
+
+
+def check_layer(neuron: object, surrogate: object, temporal: object, path: object) -> None:
+    """Refuse, with TypeError or ValueError, what no layer of events can be made of."""
+    check_source(neuron)
+    check_axes(surrogate, temporal)
+    if isinstance(temporal, Forward):
+        raise TypeError(f"{type(temporal).__name__} works forward in time and has no backward pass; use Adjoint()")
+    if not isinstance(path, Path):
+        raise TypeError(f"path must be one of {', '.join(map(str, Path))}, got {path!r}")
 
 
 @dataclass(frozen=True)

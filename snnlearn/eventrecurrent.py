@@ -152,13 +152,14 @@ def _reference(a: Tensor, weight: Tensor, neuron: Neuron, surrogate: Surrogate, 
     """The same without the kernel."""
     if not _checks.finite(a):
         raise ValueError("the current holds NaN or infinity; look at the data before the network")
-    return Spikes.pack(temporal.run(neuron, surrogate, a, _synapse(weight)).s)
+    return Spikes.pack(temporal.run(neuron, surrogate, a, synapse(weight)).s)
 
 
-def _synapse(weight: Tensor) -> nn.Linear:
-    synapse = nn.Linear(len(weight), len(weight), bias=False, device="meta")
-    synapse._parameters["weight"] = weight  # type: ignore[assignment]  # any tensor, so that its gradient goes on
-    return synapse
+def synapse(weight: Tensor) -> nn.Linear:
+    """A layer's own spikes to its currents, by a weight (N, N) that lives elsewhere: any tensor, a parameter or not."""
+    own = nn.Linear(len(weight), len(weight), bias=False, device="meta")
+    own._parameters["weight"] = weight  # type: ignore[assignment]
+    return own
 
 
 class RecurrentLIF(nn.Module):
@@ -223,7 +224,7 @@ class RecurrentLIF(nn.Module):
         assert isinstance(self.surrogate, Near)
         if self.cosine is None:
             a = a[:, : few(a[:, 0].numel())]
-            U = self.temporal.run(self.neuron, self.surrogate, a, _synapse(self.weight)).U
+            U = self.temporal.run(self.neuron, self.surrogate, a, synapse(self.weight)).U
             self.activity = near_share(U, self.neuron, self.surrogate)
             self.cosine = price(U, self.neuron, self.surrogate, stacklevel=7)
 

@@ -7,7 +7,9 @@ from cuda_tools import emulated as emulated
 from cuda_tools import kernel as kernel
 from kernel_tools import compiled as compiled
 
-from snnlearn import kernels
+from snnlearn import eventpath, kernels, lif, readout
+from snnlearn.eventlayers import LinearLIF
+from snnlearn.eventpath import Path
 from snnlearn.kernels import cuda
 from snnlearn.neurons import Analog, Neuron, Threshold
 from snnlearn.resets import no_reset, subtract, to_zero_with_input
@@ -161,6 +163,44 @@ def test_events_that_do_not_fit_are_refused(kernel):
         driver.events_backward(spikes, weight, bias, e, *([None] * 6), 0, *back)
 
 
+class Emulated:
+    """torch, with the emulated launches behind its ops."""
+
+    def __init__(self, driver):
+        self.ops = type("ops", (), {"snnlearn": driver})
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+@pytest.mark.parametrize("within", [None, 0.3])
+def test_layers_of_events_by_the_launches(compiled, emulated, monkeypatch, within):
+    """Two layers and a readout, so that every result of the backward op has its use; against the CPU's ops."""
+    inner = FastSigmoid(0.05)
+    surrogate = inner if within is None else Near(inner, within)
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((70, 65, lif()), (65, 40, lif()), (40, 5, readout()))
+    model = torch.nn.Sequential(
+        *(LinearLIF(i, o, neuron, surrogate=surrogate, path=Path.EVENTS, generator=generator) for i, o, neuron in sizes)
+    )
+    with torch.no_grad():
+        for layer in model:
+            layer.weight.mul_(4).mul_(64).round_().div_(64)
+            layer.bias.zero_()
+    x = (torch.rand(70, 3, 70, generator=generator) < 0.1).float().requires_grad_()
+    found = []
+    for launches in (False, True):
+        if launches:
+            monkeypatch.setattr(eventpath, "torch", Emulated(emulated[1]))
+        U = model(x)
+        gradients = torch.autograd.grad(U.square().sum(), [x, *model.parameters()])
+        assert all(g.abs().max() > 0 for g in gradients)
+        assert model[0].report.sparse == (within is not None)
+        found.append((U, *gradients))
+    for ours, theirs in zip(*found, strict=True):
+        same(theirs, ours)
+
+
 def test_the_ops_of_the_cpu_have_twins_for_cuda(compiled, emulated):
     """The same arguments, the same results in the same order; and the dispatcher finds them for CUDA tensors."""
     driver, ops = emulated[1], torch.ops.snnlearn
@@ -186,6 +226,11 @@ def test_the_ops_of_the_cpu_have_twins_for_cuda(compiled, emulated):
     )
     for x, y in zip(driver.events_backward(*sparse, *back), ops.events_backward(*sparse, *back), strict=True):
         same(x, y)
+    dense = (*arrays, noise(5, *layer.a.shape, dtype=F32), found[4], *([None] * 4), None, 0, *back[:3], False, layer.W)
+    for x, y in zip(driver.events_backward(*dense), ops.events_backward(*dense), strict=True):
+        same(x, y)
+    with pytest.raises(ValueError, match="either dL/da is wanted"):
+        driver.events_backward(*dense[:-2], True, layer.W)
     drive = noise(4, *layer.a.shape, dtype=F32)
     same(driver.events_down(drive, layer.W), ops.events_down(drive, layer.W))
     same(driver.pack_bits(layer.x), ops.pack_bits(layer.x), exact=True)

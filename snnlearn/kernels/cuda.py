@@ -15,7 +15,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import warnings
 from pathlib import Path
@@ -100,36 +99,22 @@ def plan(arch: str, folder: Path = build.HERE) -> build.Plan:
     return build.Plan(sources, compiler, version, flags, build.cache() / f"{STEM}-{key.hexdigest()[:16]}.so")
 
 
+@functools.cache
+def _planned(arch: str, compiler: str | None, cache: Path) -> build.Plan:
+    """`plan`, which starts a program, once for each compiler and cache: small uses ask again and again."""
+    return plan(arch)
+
+
 def make(wanted: build.Plan) -> Path:
-    """The library of a plan: found in the cache, or compiled under the lock of `snnlearn.kernels.build`.
+    """The library of a plan: found in the cache, or compiled while other processes that want it wait.
 
     Raises:
         BuildError: nvcc refuses the sources or the architecture, or the cache cannot be written.
     """
-    found = build.find(wanted)
-    if found is not None:
-        return found
-    folder = wanted.library.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with build._locked(folder / f"{STEM}.lock") as alone:
-            found = build.find(wanted)  # by the process that we waited for
-            if found is not None:
-                return found
-            if alone:
-                for left in folder.glob(f"{STEM}-*.tmp"):  # by a build that was killed
-                    shutil.rmtree(left, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix=f"{STEM}-", suffix=".tmp", dir=folder) as private:
-                _compile(wanted, Path(private))
-    except OSError as error:
-        raise build.BuildError(
-            f"the cache folder {folder} cannot be written: {error.strerror or error}\n"
-            "set SNNLEARN_CACHE to a folder that can"
-        ) from error
-    return wanted.library
+    return build.make(wanted, _compile)
 
 
-def _compile(wanted: build.Plan, private: Path) -> None:
+def _compile(wanted: build.Plan, private: Path) -> Path:
     build._say("snnlearn: compiling its CUDA kernels for this GPU, about 20 s, once ...")
     compiled = private / "library.so"
     command = [wanted.compiler, *wanted.flags, "--threads=0", "-o", str(compiled), *map(str, wanted.sources)]
@@ -139,11 +124,7 @@ def _compile(wanted: build.Plan, private: Path) -> None:
         said = done.stderr + done.stdout
         raise build.BuildError(f"{wanted.compiler}: {build._first_error(said)}\n{build._last_lines(said)}")
     build._say(" done\n")
-    # First the sum: a library without its sum, or with an older one, counts as none.
-    summed = private / "sum"
-    summed.write_text(build._sum(compiled.read_bytes()))
-    os.replace(summed, build._sum_of(wanted))
-    os.replace(compiled, wanted.library)
+    return compiled
 
 
 def driver(device: torch.device) -> EventDriver:
@@ -185,7 +166,7 @@ def ready(device: torch.device, work: int = 0) -> bool:
     if missing() is not None:
         return False
     with _lock:
-        if work < kernels.WORTH and build.find(plan(architecture(device))) is None:
+        if work < kernels.WORTH and build.find(_planned(architecture(device), nvcc(), build.cache())) is None:
             return False
         try:
             driver(device)

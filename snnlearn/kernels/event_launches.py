@@ -121,9 +121,11 @@ class EventDriver(Driver):
         numbers: Sequence[float],
         kinds: Sequence[int],
         drive: bool,
+        down: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The op ``events_backward``: dL/dW (outputs, inputs), dL/dbias (0 where there is none), dL/da (T, B, N) or
-        empty, and the errors at the wanted neurons below in the order of (b, t, neuron).
+        """The op ``events_backward``: dL/dW (outputs, inputs), dL/dbias (0 where there is none), dL/da (T, B, N) with
+        ``drive`` or, with the weights ``down``, the error of every neuron below, else empty; and the errors at the
+        wanted neurons below in the order of (b, t, neuron).
 
         While it runs, dL/da takes a dense array whether it is wanted or not.
 
@@ -134,6 +136,8 @@ class EventDriver(Driver):
         p, T, B = self._events(spikes, weight, bias, outputs, numbers, kinds)
         if len(numbers) != 6 or len(kinds) != 4 or kinds[2] not in list(Slope) or kinds[3] not in list(Seen):
             raise ValueError("six numbers and four kinds of a known slope and gradient are wanted")
+        if drive and down is not None:
+            raise ValueError("either dL/da is wanted or what it is for the neurons below")
         if (values is None) == (error is None):
             raise ValueError("either a dense error or values at near neurons are wanted")
         blocks, readout = words_of(outputs), kinds[1] == Fire.ANALOG
@@ -165,17 +169,18 @@ class EventDriver(Driver):
         kap = weight.new_empty(T, B, outputs)
         g.out = kap.data_ptr()
         self._launch("snn_events_reverse", spikes.device, ctypes.byref(p), ctypes.byref(g))
-        down = weight.new_empty(0)
+        dense = kap if drive else weight.new_empty(0) if down is None else self.events_down(kap, down)
+        at_wanted = weight.new_empty(0)
         if below is not None:
             below = self._array("below", below, torch.int64, spikes.shape, spikes)
             offset, total = self._offsets(below, (1, 0, 2))
             if total != wanted:
                 raise ValueError(f"below has {total} bits set, and {wanted} were announced")
-            down = weight.new_empty(total)
+            at_wanted = weight.new_empty(total)
             sizes = (c_int64(n) for n in (T, B, p.inputs, outputs))
-            self._launch("snn_events_below", spikes.device, *_pointers(below, offset, weight, kap, down), *sizes)
+            self._launch("snn_events_below", spikes.device, *_pointers(below, offset, weight, kap, at_wanted), *sizes)
         to_bias = weight.new_zeros(outputs) if bias is None else kap.sum((0, 1))
-        return self._weight(spikes, weight, kap), to_bias, kap if drive else weight.new_empty(0), down
+        return self._weight(spikes, weight, kap), to_bias, dense, at_wanted
 
     def events_down(self, drive: Tensor, weight: Tensor) -> Tensor:
         """The op ``events_down``: the error below, (T, B, inputs), from dL/da and weight (outputs, inputs)."""
