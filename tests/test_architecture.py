@@ -13,7 +13,8 @@ ROOT = Path(snnlearn.__file__).parent
 FLOORS = [
     ["_checks"],
     ["kernels"],
-    ["filters", "optim", "resets", "encoding", "datasets", "implicit", "eventprop", "spikes"],
+    ["filters", "optim", "resets", "encoding", "implicit", "eventprop", "spikes"],
+    ["datasets"],
     ["losses"],
     ["neurons"],
     ["learned", "adaptive"],

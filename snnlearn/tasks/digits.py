@@ -1,71 +1,23 @@
-"""A task is a data set with the settings that go with it: how it becomes spikes, on which network, trained how.
-
-The settings were chosen on the validation split.
-"""
+"""Handwritten digits, in the forms that the rules need."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from snnlearn import datasets, encoding
-from snnlearn.datasets import Dataset, Split
-from snnlearn.events import EventNetwork
 from snnlearn.filters import Exponentials
 from snnlearn.firstspike import digits_loss, digits_network, on_off_times
 from snnlearn.losses import CrossEntropy, OverTime, cross_entropy, mean_over_time, van_rossum
 from snnlearn.network import Layer, Network, decolle_layer
 from snnlearn.neurons import Neuron, Threshold, cuba_lif, readout
 from snnlearn.resets import to_zero
-
-
-class Loss(Protocol):
-    """A loss that classifies."""
-
-    def __call__(self, out: Any, y: Tensor, /) -> Tensor:
-        """The loss of outputs for labels y (B,)."""
-
-    def scores(self, out: Any, /) -> Tensor:
-        """A score a class, (B, C)."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What `snnlearn.training.train` needs to know.
-
-    Args:
-        name: as on the command line.
-        load: the data.
-        encode: samples (B, *features) to inputs (T, B, *inputs).
-        network: a new network, its weights drawn from the generator.
-        loss: a loss with scores.
-        epochs, batch, rate: passes over the data, samples a step, Adam's first learning rate (it falls to 0 as a
-            cosine).
-        decay: of the weights, a step and unit of the rate (AdamW); feedback that learns needs some.
-    """
-
-    name: str
-    load: Callable[[], Dataset]
-    encode: Callable[[Tensor], Tensor]
-    network: Callable[[torch.Generator], Network | EventNetwork]
-    loss: Loss
-    epochs: int
-    batch: int
-    rate: float
-    decay: float = 0.0
-
-
-def linear(inputs: int, outputs: int, std: float, generator: torch.Generator) -> nn.Linear:
-    """A Linear without bias whose weights are drawn from N(0, std**2) by the generator, and from nothing else."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)
-    nn.init.normal_(layer.weight, std=std, generator=generator)
-    return layer
+from snnlearn.tasks.base import Task, linear
 
 
 def digits(steps: int = 50, hidden: int = 128) -> Task:
@@ -180,46 +132,13 @@ def digits_events() -> Task:
     return Task("digits", datasets.digits, on_off_times, digits_network, digits_loss(), epochs=15, batch=64, rate=1e-2)
 
 
-TASKS: dict[str, Callable[[], Task]] = {"digits": digits}
-
 # Rules that need other neurons or another loss than the task's own.
-SUITED: dict[str, dict[str, Callable[[], Task]]] = {
-    "digits": {
-        "rtrl": partial(digits_online, steps=20, hidden=8),
-        "eprop": digits_online,
-        "ottt": digits_online,
-        "superspike": digits_trains,
-        "tssl_bp": digits_patterns,
-        "eventprop": digits_events,
-        "decolle": digits_decolle,
-    }
+SUITED: dict[str, Callable[[], Task]] = {
+    "rtrl": partial(digits_online, steps=20, hidden=8),
+    "eprop": digits_online,
+    "ottt": digits_online,
+    "superspike": digits_trains,
+    "tssl_bp": digits_patterns,
+    "eventprop": digits_events,
+    "decolle": digits_decolle,
 }
-
-
-def suited(task: str, rule: str) -> Task:
-    """The task by this name, as the rule by that name needs it."""
-    return SUITED.get(task, {}).get(rule, TASKS[task])()
-
-
-def readout_only(task: Task) -> Task:
-    """The same task with all layers but the last left as they were drawn: what a rule for hidden layers has to beat."""
-
-    def network(generator: torch.Generator) -> Network | EventNetwork:
-        net = task.network(generator)
-        for layer in net.layers[:-1]:
-            layer.requires_grad_(False)
-        return net
-
-    return replace(task, name=f"{task.name}-readout-only", network=network)
-
-
-def baselines(data: Dataset) -> dict[str, float]:
-    """Test accuracy of two models that know no time: logistic regression and a support vector machine (RBF)."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import SVC
-
-    def arrays(split: Split):
-        return split.x.flatten(1).double().numpy(), split.y.numpy()
-
-    models = {"logistic regression": LogisticRegression(max_iter=1000), "support vector machine": SVC()}
-    return {name: float(m.fit(*arrays(data.train)).score(*arrays(data.test))) for name, m in models.items()}

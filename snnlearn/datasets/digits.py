@@ -1,31 +1,10 @@
-"""Data that is simply there, in splits that never change."""
+"""Handwritten digits, from scikit-learn."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor
 
-
-class Split(NamedTuple):
-    """Samples x (N, *features) and integer labels y (N,)."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        """The number of samples, not of fields."""
-        return self.y.shape[0]
-
-
-class Dataset(NamedTuple):
-    """Three splits: learn on the first, choose settings on the second, look at the third once."""
-
-    train: Split
-    validation: Split
-    test: Split
-    classes: int
+from snnlearn.datasets.base import Dataset, Split
 
 
 def digits(split_seed: int = 0) -> Dataset:
