@@ -13,6 +13,7 @@ LAB_INSTALLED := $(VENV)/.lab-installed
 TEST_INSTALLED := $(VENV)/.test-installed
 NOTEBOOKS := $(sort $(wildcard tutorials/*.ipynb))
 FIRST := $(notdir $(firstword $(NOTEBOOKS)))
+FIGURES := $(filter-out figures/common.py,$(sort $(wildcard figures/*.py)))
 KERNEL_TESTS := $(addprefix tests/test_,kernels.py kernels_regressions.py spikes.py event_layers.py event_recurrent.py event_conv.py)
 SANITIZED := SNNLEARN_CACHE=$(VENV)/sanitized SNNLEARN_CXXFLAGS="-fsanitize=address,undefined -g -O1 -DSNN_NO_POOL \
   -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
@@ -21,7 +22,7 @@ TEST_STEPS := lint unit notebooks-test browser
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help lab test lint unit notebooks-test browser notebooks sanitize bench-slider
+.PHONY: help lab test lint unit notebooks-test browser notebooks figures sanitize bench-slider
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ browser: $(TEST_INSTALLED) ## the tutorials in JupyterLab in a headless Chromium
 
 notebooks: $(TEST_INSTALLED) ## execute the tutorials and write them as they are committed
 	$(PY) tests/notebooks.py $(NOTEBOOKS)
+
+figures: $(TEST_INSTALLED) ## redraw the papers' figures (DATA=folder for the real data sets, where you have them)
+	@set -e; for script in $(FIGURES); do echo "== $$script"; $(PY) $$script $(if $(DATA),--data $(DATA)); done
 
 sanitize: $(TEST_INSTALLED) ## the CPU kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (needs gcc)
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \

@@ -11,7 +11,15 @@ import torch
 
 from snnlearn import __version__, kernels
 
-PACKAGES = ("numpy", "matplotlib", "scikit-learn", "tqdm", "jupyterlab", "ipywidgets", "nbval")
+PACKAGES = ("numpy", "matplotlib", "scikit-learn", "tqdm", "h5py")
+EXTRAS = {  # and what installs them
+    "jupyterlab": "lab",
+    "ipywidgets": "lab",
+    "safetensors": "scale",
+    "tensorboard": "scale",
+    "nir": "nir",
+    "nbval": "test",
+}
 
 
 def report() -> Iterator[tuple[str, str]]:
@@ -19,12 +27,12 @@ def report() -> Iterator[tuple[str, str]]:
     yield "snnlearn", __version__
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    for name in PACKAGES:
+    for name in (*PACKAGES, *EXTRAS):
         try:
             yield name, importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            extra = "test" if name == "nbval" else "lab"
-            yield name, f'not installed; pip install "snnlearn[{extra}]"'
+            extra = f"[{EXTRAS[name]}]" if name in EXTRAS else ""
+            yield name, f'not installed; pip install "snnlearn{extra}"'
     yield "device cpu", platform.processor() or platform.machine()
     yield "device cuda", _cuda()
     yield "device mps", "available" if torch.backends.mps.is_available() else "not available: this is no Apple GPU"
