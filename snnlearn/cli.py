@@ -52,9 +52,12 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a task by a rule")
     train.add_argument("task", help=f"one of: {', '.join(tasks.TASKS)}")
     train.add_argument("--rule", default="bptt", help="see `snnlearn rules` (default: %(default)s)")
+    train.add_argument(
+        "--preset", help="a network of the task's own choice by name (default: the one that suits the rule)"
+    )
     train.add_argument("--seed", type=int, default=0, help="of weights and data order (default: %(default)s)")
     train.add_argument("--epochs", type=int, help="passes over the data (default: the task's own)")
-    train.add_argument("--out", type=Path, help="folder of checkpoint and result (default: runs/TASK-RULE-seedN)")
+    train.add_argument("--out", type=Path, help="folder of all that is written (default: runs/TASK-RULE-seedN)")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in that folder")
     train.add_argument(
         "--readout-only", action="store_true", help="leave the hidden layers as they were drawn, for comparison"
@@ -63,6 +66,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--threads", type=int, default=1, help="CPU threads; small networks are fastest on one (default)"
     )
+    train.add_argument(
+        "--precision",
+        default="float32",
+        help="float32, float64, or bf16 for synapses in bfloat16 and all else in float32 (default: %(default)s)",
+    )
+    train.add_argument(
+        "--accumulate", type=int, default=1, metavar="K", help="take a batch in K pieces, to save memory"
+    )
+    train.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="not only at the end of each epoch")
+    train.add_argument("--tensorboard", action="store_true", help="show the metrics in TensorBoard too")
     train.set_defaults(run=run_train)
 
     compare = commands.add_parser("compare", help="one batch of a task through several rules: gradients, memory, time")
@@ -123,39 +137,53 @@ def run_train(arguments: argparse.Namespace) -> None:
     """``snnlearn train``."""
     known = recipes.listing()
     name = nearest("rule", arguments.rule, list(known))
-    task = tasks.suited(nearest("task", arguments.task, list(tasks.TASKS)), name)
+    task = tasks.suited(nearest("task", arguments.task, list(tasks.TASKS)), name, arguments.preset)
     if arguments.readout_only:
         task = tasks.readout_only(task)
     if not 1 <= arguments.threads <= 1024:
         raise CommandError(f"--threads must be at least 1 and at most 1024, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
-    out = arguments.out or Path("runs") / f"{task.name}-{name}-seed{arguments.seed}"
-    try:
-        _, result = training.train(
-            task,
-            partial(recipes.make, name),
-            name=name,
-            seed=arguments.seed,
-            epochs=arguments.epochs,
-            out=out,
-            resume=arguments.resume,
-            progress=True,
-        )
-    except KeyboardInterrupt:
-        saved = (out / training.CHECKPOINT).exists()
-        there = (
-            f"the checkpoint is in {out}: the same command with --resume goes on" if saved else "nothing was saved yet"
-        )
-        print(f"\nstopped; {there}", file=sys.stderr)
-        raise SystemExit(130) from None
+    preset = "" if arguments.preset is None else f"-{arguments.preset}"
+    out = arguments.out or Path("runs") / f"{task.name.removesuffix(preset)}{preset}-{name}-seed{arguments.seed}"
+    with training.launched(arguments.device) as group:
+        try:
+            _, result = training.train(
+                task,
+                partial(recipes.make, name),
+                name=name,
+                seed=arguments.seed,
+                epochs=arguments.epochs,
+                out=out,
+                resume=arguments.resume,
+                progress=True,
+                precision=arguments.precision,
+                accumulate=arguments.accumulate,
+                device=arguments.device,
+                checkpoint_every=arguments.checkpoint_every,
+                tensorboard=arguments.tensorboard,
+            )
+        except KeyboardInterrupt:
+            if group.rank == 0:
+                saved = (out / training.CHECKPOINT).exists()
+                goes_on = f"the checkpoint is in {out}: the same command with --resume goes on"
+                print(f"\nstopped; {goes_on if saved else 'nothing was saved yet'}", file=sys.stderr)
+            raise SystemExit(130) from None
+    if group.rank == 0:
+        _tell(task, name, result, out)
+        if arguments.json:
+            print(json.dumps(asdict(result)))
+
+
+def _tell(task: tasks.Task, name: str, result: training.Result, out: Path) -> None:
+    """What a run came to, beside models that know no time."""
     print(f"{task.name} by {name}, seed {result.seed}, {result.epochs} epochs, {result.seconds:.1f} s")
-    print(f"  {'':24}train   validation   test")
-    print(f"  {name:24}{result.train_accuracy:5.1%}   {result.val_accuracy:10.1%}  {result.test_accuracy:5.1%}")
-    for model, share in tasks.baselines(task.load()).items():
-        print(f"  {model:24}{'':21}{share:5.1%}")
+    others = tasks.baselines(task.load())
+    width = max(24, 2 + max(map(len, [name, *others])))
+    print(f"  {'':{width}}train   validation   test")
+    print(f"  {name:{width}}{result.train_accuracy:5.1%}   {result.val_accuracy:10.1%}  {result.test_accuracy:5.1%}")
+    for model, share in others.items():
+        print(f"  {model:{width}}{'':20}{share:5.1%}")
     print(f"saved in {out}")
-    if arguments.json:
-        print(json.dumps(asdict(result)))
 
 
 def run_compare(arguments: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ FLOORS = [
     ["rule"],
     ["recipes", "tasks", "footprint", "grid"],
     ["training", "microscope", "bench"],
+    ["data", "examples", "interchange"],
     ["plots", "painting"],
     ["widgets"],
     ["lessons"],
@@ -109,6 +110,8 @@ def test_docstring_examples(path):
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     if parts[-1] == "__main__":
         pytest.skip("runs the command line on import")
+    if parts[1:] == ("examples", "lightning_digits"):
+        pytest.importorskip("lightning")
     module = importlib.import_module(".".join(p for p in parts if p != "__init__"))
     failed, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE, extraglobs={"nn": snnlearn.nn.nn})
     assert failed == 0

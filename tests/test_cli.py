@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
+import torch
 
-from snnlearn import cli, notebooks, recipes, training
+from snnlearn import cli, notebooks, recipes, tasks, training
 
 
 def call(*words):
@@ -95,6 +97,11 @@ def wait_for(path, seconds=200):
         (("train", "digits", "--epochs", "0"), "epochs must be at least 1, got 0"),
         (("train", "digits", "--threads", "0"), "--threads must be at least 1"),
         (("train", "digits", "--seed", "-4"), "seed must be at least 0"),
+        (("train", "digits", "--preset", "deep"), "the task digits has no preset 'deep'"),
+        (("train", "digits", "--precision", "fp16"), "precision must be one of float32, float64, bf16, got 'fp16'"),
+        (("train", "digits", "--accumulate", "0"), "accumulate must be at least 1, got 0"),
+        (("train", "digits", "--checkpoint-every", "0"), "checkpoint_every must be at least 1, got 0"),
+        (("train", "digits", "--device", "tpu"), 'device must be "cpu" or "cuda", got \'tpu\''),
         (("train", "digits", "--out", "FILE/x"), "FILE"),
         (("train", "digits", "--out", "EMPTY", "--resume"), "no checkpoint"),
         (("lab", "FILE/x", "--copy-only"), "FILE"),
@@ -127,6 +134,33 @@ def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
 def test_an_unwritable_folder_is_named(capsys):
     assert call("train", "digits", "--out", "/proc/snnlearn") == 2
     assert "/proc/snnlearn" in capsys.readouterr().err
+
+
+def test_train_passes_its_flags_on(tmp_path, capsys):
+    flags = ("--precision", "bf16", "--accumulate", "2", "--checkpoint-every", "7", "--tensorboard")
+    assert call("train", "digits", "--rule", "exodus", "--epochs", "1", "--out", str(tmp_path), *flags) == 0
+    settings = training.read_checkpoint(tmp_path / training.CHECKPOINT)["settings"]
+    assert (settings["precision"], settings["accumulate"], settings["device"]) == ("bf16", 2, "cpu")
+    assert (tmp_path / "tensorboard").is_dir()
+    lines = capsys.readouterr().out.splitlines()
+    assert len({len(line) for line in lines if line.endswith("%")}) == 1  # a table
+
+
+def test_train_takes_a_preset_and_names_the_folder_after_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(tasks.PRESETS, "digits", {"small": lambda rule: tasks.digits(10, 8)})
+    monkeypatch.chdir(tmp_path)
+    every = []
+
+    def train(task, rule, **settings):
+        every.append((task.network(torch.Generator()).layers[0].synapse.out_features, settings))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(training, "train", train)
+    assert call("train", "digits", "--preset", "small", "--rule", "slayer", "--checkpoint-every", "9") == 2
+    ((size, settings),) = every
+    assert size == 8
+    assert settings["checkpoint_every"] == 9
+    assert str(settings["out"]) == "runs/digits-small-slayer-seed0"
 
 
 # `snnlearn compare`
@@ -189,8 +223,6 @@ def test_compare_repeats_itself_and_follows_its_settings(capsys):
 
 
 def test_compare_takes_the_first_batch_of_training(capsys):
-    from snnlearn import tasks
-
     task = tasks.digits()
     run = training._Run(task, recipes.bptt(), "bptt", 5, 1)
     assert call("compare", "--rules", "bptt", "--seed", "5", "--json") == 0
@@ -227,8 +259,6 @@ def test_rules_lists_every_recipe_with_its_paper(capsys):
 
 
 def test_info_says_what_is_there_and_why_not(capsys, monkeypatch):
-    import torch
-
     assert call("info") == 0
     out = capsys.readouterr().out
     assert torch.__version__ in out
@@ -240,8 +270,11 @@ def test_info_says_what_is_there_and_why_not(capsys, monkeypatch):
         (line,) = (line for line in out.splitlines() if line.startswith(name))
         assert re.match("[a-z ]{18} (built: |not built yet|not available: |off: )", line)
     monkeypatch.setattr("snnlearn.info.PACKAGES", ("no-such-package",))
+    monkeypatch.setattr("snnlearn.info.EXTRAS", {"nor-this-one": "scale"})
     call("info")
-    assert 'not installed; pip install "snnlearn[lab]"' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'not installed; pip install "snnlearn"' in out
+    assert 'not installed; pip install "snnlearn[scale]"' in out
 
 
 def test_no_command_and_version(capsys):

@@ -2,5 +2,11 @@
 
 from snnlearn.datasets.base import Dataset as Dataset
 from snnlearn.datasets.base import Split as Split
+from snnlearn.datasets.batches import Samples as Samples
+from snnlearn.datasets.batches import collate as collate
+from snnlearn.datasets.batches import loader as loader
+from snnlearn.datasets.catalogue import load as load
 from snnlearn.datasets.digits import digits as digits
+from snnlearn.datasets.heidelberg import read_heidelberg as read_heidelberg
 from snnlearn.datasets.recordings import Recordings as Recordings
+from snnlearn.datasets.spoken import spoken as spoken

@@ -76,15 +76,19 @@ class Recordings:
     def __getitem__(self, chosen: Tensor | slice) -> Recordings:
         """The chosen samples, by integers (n,) of any order or a slice."""
         if isinstance(chosen, slice):
-            chosen = torch.arange(len(self))[chosen]
+            which = range(len(self))[chosen]
+            chosen = torch.arange(len(which)) * which.step + which.start
         if not isinstance(chosen, Tensor) or chosen.dim() != 1 or chosen.is_floating_point():
             raise TypeError("choose samples by an integer tensor (n,) or a slice")
         if chosen.dtype == torch.bool:
+            if len(chosen) != len(self):
+                raise IndexError(f"there are {len(self)} samples, the mask has {len(chosen)}")
             chosen = chosen.nonzero().squeeze(1)
         first, last = self.pointer[:-1][chosen], self.pointer[1:][chosen]
         pointer = torch.cat([torch.zeros(1, dtype=torch.int64), (last - first).cumsum(0)])
-        where = torch.arange(int(pointer[-1])) + (first - pointer[:-1]).repeat_interleave(last - first)
-        return self._part(self.times[where], self.units[where], pointer, chosen)
+        cuts = list(zip(first.tolist(), last.tolist(), strict=True))  # views: an index would take more than the events
+        times, units = (torch.cat([v[:0], *(v[i:j] for i, j in cuts)]) for v in (self.times, self.units))
+        return self._part(times, units, pointer, chosen)
 
     def _part(self, times: Tensor, units: Tensor, pointer: Tensor, chosen: Tensor | slice) -> Recordings:
         part = object.__new__(Recordings)  # what was checked once is not checked again
@@ -105,7 +109,7 @@ class Recordings:
     def counts(self) -> Tensor:
         """How often each unit fired, (N, *shape), float32: all that is left without time."""
         size = self.shape.numel()
-        where = self._samples() * size + self.units
+        where = self._places(size).add_(self.units)
         return where.bincount(minlength=len(self) * size).view(-1, *self.shape).float()
 
     def dense(self, steps: int, dt: float = 1e-3, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -118,11 +122,17 @@ class Recordings:
         """
         _checks.whole("steps", steps, least=1)
         _checks.positive("dt", dt, "seconds")
-        step = (self.times / (1e6 * dt)).floor() if round(1e6 * dt) != 1e6 * dt else self.times // round(1e6 * dt)
-        inside = step < steps
-        size = self.shape.numel()
-        where = (step[inside].long() * len(self) + self._samples()[inside]) * size + self.units[inside]
+        width, size = 1e6 * dt, self.shape.numel()
+        if abs(width - round(width)) < 1e-9 * width:
+            step = self.times.div(round(width), rounding_mode="floor")
+        else:
+            step = self.times.double().div_(width).floor_()
+        where = self._places(size).add_(self.units)
+        if len(step) and int(step.max()) >= steps:
+            inside = step < steps
+            step, where = step[inside], where[inside]
         out = torch.zeros(steps * len(self) * size, dtype=dtype)
+        where.add_(step.to(torch.int64).mul_(len(self) * size))
         out[where] = 1
         return out.view(steps, len(self), *self.shape)
 
@@ -130,6 +140,6 @@ class Recordings:
         """The same as bits, (T, N, units), for the layers that take events (`snnlearn.LinearLIF`)."""
         return Spikes.pack(self.dense(steps, dt, dtype=torch.uint8).flatten(2))
 
-    def _samples(self) -> Tensor:
-        """The sample that each spike belongs to, (E,)."""
-        return torch.arange(len(self)).repeat_interleave(self.pointer.diff())
+    def _places(self, size: int) -> Tensor:
+        """Where the units of the sample that each spike belongs to begin, (E,), among those of all samples."""
+        return torch.arange(0, len(self) * size, size).repeat_interleave(self.pointer.diff())

@@ -37,17 +37,20 @@ class Task:
         epochs, batch, rate: passes over the data, samples a step, Adam's first learning rate (it falls to 0 as a
             cosine).
         decay: of the weights, a step and unit of the rate (AdamW); feedback that learns needs some.
+        augment: samples and a generator to samples that are as good, drawn anew for every batch of the training; None
+            for none.
     """
 
     name: str
     load: Callable[[], Dataset]
-    encode: Callable[[Tensor], Tensor]
+    encode: Callable[[Any], Any]
     network: Callable[[torch.Generator], Network | EventNetwork]
     loss: Loss
     epochs: int
     batch: int
     rate: float
     decay: float = 0.0
+    augment: Callable[[Any, torch.Generator], Any] | None = None
 
 
 def linear(inputs: int, outputs: int, std: float, generator: torch.Generator) -> nn.Linear:

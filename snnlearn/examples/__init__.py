@@ -1,0 +1,1 @@
+"""Whole programs that use this library beside others: read them, run them, copy them."""
