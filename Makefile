@@ -76,6 +76,7 @@ $(LAB_INSTALLED): pyproject.toml constraints.txt | $(PY)
 $(TEST_INSTALLED): pyproject.toml constraints.txt | $(PY)
 	@echo "Installing snnlearn and what its tests need into $(VENV); the first time this takes some minutes."
 	$(PIP_INSTALL) -e ".[test]"
+	$(PIP_INSTALL) --no-deps norse  # to compare spikes with; without torchvision, whose default build wants CUDA's torch
 	@touch $(LAB_INSTALLED) $@
 
 # A link that leads nowhere counts as missing, so this rule is where a vanished Python is noticed, too.

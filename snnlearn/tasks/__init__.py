@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from snnlearn.tasks import digits as _digits
+from snnlearn.tasks import generated as _generated
 from snnlearn.tasks import spoken as _spoken
 from snnlearn.tasks.base import Loss as Loss
 from snnlearn.tasks.base import Task as Task
@@ -23,7 +24,7 @@ from snnlearn.tasks.digits import digits_patterns as digits_patterns
 from snnlearn.tasks.digits import digits_trains as digits_trains
 from snnlearn.tasks.spoken import spoken as spoken
 
-TASKS: dict[str, Callable[[], Task]] = {"digits": digits, "spoken": spoken}
+TASKS: dict[str, Callable[[], Task]] = {"digits": digits, "spoken": spoken, **_generated.TASKS}
 
 # Networks that a task is offered with, as a rule needs them; the first is the one that TASKS has.
 PRESETS: dict[str, dict[str, Callable[[str], Task]]] = {
@@ -31,7 +32,11 @@ PRESETS: dict[str, dict[str, Callable[[str], Task]]] = {
 }
 
 # Rules that need other neurons or another loss than the task's own.
-SUITED: dict[str, dict[str, Callable[[], Task]]] = {"digits": _digits.SUITED, "spoken": _spoken.SUITED}
+SUITED: dict[str, dict[str, Callable[[], Task]]] = {
+    "digits": _digits.SUITED,
+    "spoken": _spoken.SUITED,
+    **_generated.SUITED,
+}
 
 
 def suited(task: str, rule: str, preset: str | None = None) -> Task:
