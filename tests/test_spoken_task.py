@@ -71,6 +71,14 @@ def test_rules_with_neurons_of_their_own_refuse_another_network(name):
         tasks.suited("spoken", name, "recurrent")
 
 
+def test_direct_feedback_to_convolutions_is_drawn_in_python():
+    with pytest.raises(ValueError, match=r"features=\(70,\)"):
+        tasks.suited("spoken", "direct_feedback_alignment", "conv")
+    net = tasks.spoken("conv").network(torch.Generator().manual_seed(0))
+    rule = recipes.direct_feedback_alignment(net, torch.Generator(), features=(70,))
+    rule.check(net, tasks.spoken("conv").loss)
+
+
 def test_a_preset_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="feedforward, recurrent, conv"):
         tasks.suited("spoken", "bptt", "convolutional")

@@ -1,6 +1,7 @@
 """A task is a data set with the settings that go with it: how it becomes spikes, on which network, trained how.
 
-The settings were chosen on the validation split.
+Settings were chosen on the validation split, where they were chosen at all; some of the generated tasks took the first
+that worked.
 """
 
 from __future__ import annotations

@@ -205,6 +205,11 @@ def suited(rule: str, preset: str) -> Task:
     """The task with this network, as a rule needs it."""
     if rule in SUITED and rule not in ONLINE and preset != "feedforward":
         raise ValueError(f"{rule} needs a network of its own on spoken digits; leave the preset out")
+    if rule == "direct_feedback_alignment" and preset == "conv":
+        raise ValueError(
+            "feedback straight to a convolution needs the shape of its input: take the recipe in Python, "
+            "recipes.direct_feedback_alignment(net, generator, features=(70,))"
+        )
     if rule in ONLINE:
         return spoken_online(preset, hidden=8 if rule == "rtrl" else None)
     return SUITED.get(rule, partial(spoken, preset))()
