@@ -27,7 +27,7 @@ CHANNELS, CLASSES, HIDDEN = 70, 20, 128
 STEPS, DT = 75, 10e-3  # the longest word takes 0.66 s
 TAU_MEM, TAU_SYN, TAU_OUT = 20e-3, 10e-3, 100e-3
 TAU_RECURRENT = 10e-3  # with recurrence a shorter membrane is better
-W_IN, W_BACK, SCALE = 3.0, 0.5, 10.0
+W_IN, W_BACK, SCALE = 3.0, 1.0, 10.0
 
 
 def encode(x: Recordings) -> Tensor:
