@@ -68,8 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--precision",
-        default="float32",
-        help="float32, float64, or bf16 for synapses in bfloat16 and all else in float32 (default: %(default)s)",
+        help="float32, float64, or bf16 for synapses in bfloat16 and all else in float32 (default: the task's own)",
     )
     train.add_argument(
         "--accumulate", type=int, default=1, metavar="K", help="take a batch in K pieces, to save memory"

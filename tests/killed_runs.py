@@ -1,7 +1,7 @@
 """Runs that are killed over and over and resumed; a script whose results are files in a folder.
 
-Each is a forked process, which spares it the start. One is killed between and within the steps of writing files, the
-other at moments of a clock.
+Each is a forked process, which spares it the start; the process that forks computes nothing, so that it has no
+threads. One is killed between and within the steps of writing files, the other at moments of a clock.
 """
 
 import math
@@ -81,13 +81,19 @@ def die_at(moment):
     checkpoints.open = Halves
 
 
+def ending(out):
+    """What the run in a folder came to."""
+    return out.with_suffix(".pt")
+
+
 def attempt(out, moment=None, seconds=math.inf):
     """One process, killed at a moment of writing or after a time; whether it was, before its end."""
     child = os.fork()
     if child == 0:
         if moment is not None:
             die_at(moment)
-        run(out)
+        net, result = run(out)
+        torch.save((list(net.state_dict().values()), vars(result)), ending(out))
         os._exit(0)
     end = time.monotonic() + seconds
     while (found := os.waitpid(child, os.WNOHANG)) == (0, 0):
@@ -110,11 +116,11 @@ def look(out):
 def main(folder):
     torch.set_num_threads(1)
     draw = random.Random(5)
-    net, result = run(folder / "whole")
+    attempt(folder / "whole")  # not in this process, which is forked and so must not have computed anything
     started = time.monotonic()
     attempt(folder / "timed")
     took = time.monotonic() - started
-    found = {"whole": (list(net.state_dict().values()), vars(result), look(folder / "whole"))}
+    found = {"whole": (*torch.load(ending(folder / "whole")), look(folder / "whole"))}
     for way in ("writing", "clock"):
         out, left = folder / way, []
         for _ in range(KILLS):
@@ -125,8 +131,9 @@ def main(folder):
             if not killed:
                 break
             left.append(look(out))
-        net, result = run(out)
-        found[way] = (list(net.state_dict().values()), vars(result), look(out), left)
+        if killed:
+            attempt(out)
+        found[way] = (*torch.load(ending(out)), look(out), left)
     torch.save(found, folder / "found.pt")
 
 

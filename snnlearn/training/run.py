@@ -68,7 +68,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
-    precision: str = "float32",
+    precision: str | None = None,
     accumulate: int = 1,
     device: str = "cpu",
     checkpoint_every: int | None = None,
@@ -94,7 +94,7 @@ def train(
         resume: go on from the checkpoint in ``out``.
         progress: show a progress bar on stderr.
         precision: "float32"; "float64"; or "bf16", which computes the products of synapses in bfloat16 and all else in
-            float32 (`snnlearn.training.precision`).
+            float32; None for float32 or float64 as the task makes its network (`snnlearn.training.precision`).
         accumulate: micro batches that a process takes its share of a batch in, one after another. The gradient is the
             whole batch's, the memory that of one of them.
         device: where to compute, "cpu" or "cuda".
@@ -137,7 +137,7 @@ def train(
             board(folder / "tensorboard", run.done)
             if folder is not None and tensorboard and run.group.rank == 0
             else nullcontext() as show,
-            products(precision),
+            products(run.settings["precision"]),
         ):
             return run.net, run.through(folder, checkpoint_every, progress, show)
 
@@ -153,11 +153,12 @@ class _Run:
         seed: int,
         epochs: int,
         *,
-        precision: str = "float32",
+        precision: str | None = None,
         accumulate: int = 1,
         device: torch.device = CPU,
     ):
-        check_precision(precision)
+        if precision is not None:
+            check_precision(precision)
         self.data, self.group, self.accumulate = task.load(), Group.present(), accumulate
         self.generator = torch.Generator().manual_seed(seed)
         self.net = task.network(self.generator)
@@ -166,6 +167,8 @@ class _Run:
         self.rule = rule if isinstance(rule, Rule) else rule(self.net, feedback)
         if not isinstance(self.rule, Rule):
             raise TypeError(f"rule must make a Rule for a network, it made a {type(self.rule).__name__}")
+        if precision is None:
+            precision = "float64" if next(self.net.parameters()).dtype == torch.float64 else "float32"
         check_precision(precision, self.net)
         if self.group.size > 1 or accumulate > 1:
             check_parts(self.net, self.rule)
