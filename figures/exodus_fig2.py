@@ -235,8 +235,8 @@ def draw(here: dict[str, Any]) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write."""
     args = arguments(__doc__, argv)
-    samples, name = data("shd", args.data)
-    problem = digits(samples, args.quick) if name == "digits" else heidelberg(samples, args.quick)
+    samples, source = data("shd", args.data)
+    problem = digits(samples, args.quick) if source == "digits" else heidelberg(samples, args.quick)
     epochs, runs, fine = (1, 1, SCALES) if args.quick else (15, 3, FINE)
     here: dict[str, Any] = {"classes": samples.classes, "scales": list(SCALES), "fine_scales": list(fine)}
     here["start"] = {name: [at_start(problem, name, scale, 0) for scale in fine] for name in RULES}
@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "mostly stable; for very low scales both vanish. DVS Gesture (with Adam), SHD, SSC."
     )
     settings = {
-        "data": name, "samples": len(problem.samples.train), "sizes": problem.sizes, "steps": problem.steps,
+        "data": source, "samples": len(problem.samples.train), "sizes": problem.sizes, "steps": problem.steps,
         "neuron": "integrate and fire, theta 1, reset by subtraction", "weights": "uniform within 2 / sqrt(inputs)",
         "surrogate": "scale / 0.5 * exp(-|U - 1| / 0.5)", "loss": "cross-entropy of spike counts", "batch": BATCH,
         "rates": {name: rate for name, (_, rate) in OPTIMIZERS.items()}, "epochs": epochs, "seeds": runs,

@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import shutil
+import sys
 from dataclasses import asdict, replace
 from importlib.resources import files
 
@@ -244,3 +245,15 @@ def test_speakers_and_words_sound_different():
         tail = round(0.1 * Ear.rate)
         assert not sound[-tail:].any()
         assert 0.5 < np.sqrt(np.mean(sound[:-tail] ** 2)) < 1.6
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:5000], lambda raw: raw[:3000] + b"\0" * 40 + raw[3040:]])
+def test_a_damaged_installed_file_is_named(damage, tmp_path, monkeypatch):
+    module = sys.modules["snnlearn.datasets.spoken"]
+    folder = tmp_path / "data" / "spoken"
+    folder.mkdir(parents=True)
+    whole = (files("snnlearn") / "data" / "spoken" / "spoken_train.h5.xz").read_bytes()
+    (folder / "spoken_train.h5.xz").write_bytes(damage(whole))
+    monkeypatch.setattr(module, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match=r"spoken_train\.h5\.xz: the installed file is damaged"):
+        spoken()

@@ -538,3 +538,41 @@ def test_the_lightning_example_learns():
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "limit_train_batches": 8}
     for words in (["--rule", "exodus"], ["--rule", "direct_feedback_alignment"]):
         assert lightning_digits.main([*words, "--epochs", "1"], **quiet) > 0.3  # chance is 0.1
+
+
+# What a run refuses
+
+
+def test_a_checkpoint_of_a_task_with_other_augmentation_is_refused(tmp_path):
+    task = replace(few(tasks.digits(10, 8), 40, 20), batch=16)
+    training.train(task, recipes.exodus(), name="x", epochs=1, out=tmp_path)
+    (tmp_path / training.RESULT).unlink()
+    moved = replace(task, augment=augment)
+    with pytest.raises(ValueError, match=r"augment None, not .*augment"):
+        training.train(moved, recipes.exodus(), name="x", epochs=1, out=tmp_path, resume=True)
+    training.train(task, recipes.exodus(), name="x", epochs=1, out=tmp_path, resume=True)
+
+
+def augment(x, generator):
+    return x
+
+
+@pytest.mark.parametrize(("place", "name"), list(enumerate(["training", "validation", "test"])))
+def test_an_empty_split_is_refused_before_anything_is_learned(place, name):
+    task = few(tasks.digits(10, 8), 40, 20)
+    splits = list(task.load())
+    splits[place] = Split(splits[place].x[:0], splits[place].y[:0])
+    with pytest.raises(ValueError, match=f"the {name} split is empty"):
+        training.train(replace(task, load=lambda: Dataset(*splits)), recipes.exodus(), epochs=1)
+
+
+def test_a_network_of_float64_stays_so_and_float32_can_be_asked_for():
+    def network(generator):
+        return tasks.digits(10, 8).network(generator).double()
+
+    task = replace(few(tasks.digits(10, 8), 40, 20), network=network)
+    assert next(training.train(task, recipes.exodus(), epochs=1)[0].parameters()).dtype == torch.float64
+    assert (
+        next(training.train(task, recipes.exodus(), epochs=1, precision="float32")[0].parameters()).dtype
+        == torch.float32
+    )

@@ -211,16 +211,21 @@ def load(
         lacking = min(([w for w in source.wanted if not _there(v, w)] for v in folders), key=len)
         raise missing(name, lacking, folders, source.page, source.note)
     if checksum:
-        for place in dict.fromkeys([folder, Path(root)]):
-            verify(place, source.checksums)
+        verify(folder, source.checksums)
+        if Path(root) != folder:  # an archive may lie beside its folder; files that two sets name alike are not meant
+            alike = {f"{file}.gz" for file in IDX}
+            verify(Path(root), {file: md5 for file, md5 in source.checksums.items() if file not in alike})
 
     def part(which: str) -> tuple[Split, tuple[str, ...]]:
-        x, y, names = source.read(folder, which, sort)
+        try:
+            x, y, names = source.read(folder, which, sort)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; '{name}' comes from {source.page} {source.note}".rstrip()) from error
+        if not len(y):  # a folder that is there and empty
+            raise missing(name, [f"at least one recording of the {which} split"], [folder], source.page, source.note)
         return Split(x, y), names
 
     train, names = part("train")
-    if not len(train):
-        raise missing(name, ["at least one recording"], [folder], source.page, source.note)
     if "test" not in source.parts:
         train, tested = hold_out(train, test, split_seed)
     if "validation" not in source.parts:

@@ -44,8 +44,11 @@ class _Part(NamedTuple):
 
 def _part(name: str) -> _Part:
     packed = files("snnlearn") / "data" / "spoken" / f"spoken_{name}.h5.xz"
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / f"spoken_{name}.h5"
-        with packed.open("rb") as source, lzma.open(source) as unpacked, open(plain, "wb") as target:
-            shutil.copyfileobj(unpacked, target)
-        return _Part(*read_named(plain, CHANNELS))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / f"spoken_{name}.h5"
+            with packed.open("rb") as source, lzma.open(source) as unpacked, open(plain, "wb") as target:
+                shutil.copyfileobj(unpacked, target)
+            return _Part(*read_named(plain, CHANNELS))
+    except (lzma.LZMAError, EOFError, ValueError) as error:
+        raise ValueError(f"{packed}: the installed file is damaged ({error}); install snnlearn again") from error

@@ -142,6 +142,14 @@ def train(
             return run.net, run.through(folder, checkpoint_every, progress, show)
 
 
+def _called(function: Any) -> str | None:
+    """A function's name without its address; None for none."""
+    function = getattr(function, "func", function)  # of a partial
+    if function is None:
+        return None
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
 class _Run:
     """All that changes while a run goes on, and how it is saved."""
 
@@ -160,6 +168,9 @@ class _Run:
         if precision is not None:
             check_precision(precision)
         self.data, self.group, self.accumulate = task.load(), Group.present(), accumulate
+        for part, split in zip(("training", "validation", "test"), self.data[:3], strict=True):
+            if not len(split):
+                raise ValueError(f"the {part} split is empty; a run wants samples in all three")
         self.generator = torch.Generator().manual_seed(seed)
         self.net = task.network(self.generator)
         # a generator of its own, so that the order of the data is the same under every rule
@@ -182,6 +193,7 @@ class _Run:
             "dataset": task.name, "rule": name, "method": repr(self.rule), "seed": seed, "epochs": epochs,
             "batch": task.batch, "rate": task.rate, "decay": task.decay, "threads": torch.get_num_threads(),
             "processes": self.group.size, "accumulate": accumulate, "precision": precision, "device": device.type,
+            "encode": _called(task.encode), "augment": _called(task.augment), "loss": type(task.loss).__name__,
         }  # fmt: skip
         self.parameters = self.rule.parameters(self.net)
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.parameters, lr=task.rate)
