@@ -764,3 +764,8 @@ def test_loading_takes_at_most_twice_the_decoded_size(tmp_path, name):
     print(f"{name}: {decoded / 1e6:.0f} MB decoded, memory grew by {grown / 1e6:.0f} MB, {grown / decoded:.2f} times")
     assert decoded > 90e6
     assert grown < 2 * decoded
+
+
+def test_a_name_that_is_no_string_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="such as 'shd', got int"):
+        datasets.load(3, tmp_path)

@@ -314,3 +314,8 @@ def test_a_network_that_fires_on_top_answers_through_its_critic():
 def test_a_function_that_makes_no_rule_is_refused():
     with pytest.raises(TypeError, match="rule must make a Rule"):
         training.train(TASK, lambda net, generator: net)
+
+
+def test_a_file_in_a_folder_that_is_not_there_names_the_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere for net.nir; make it first"):
+        training.write(tmp_path / "nowhere" / "net.nir", b"")

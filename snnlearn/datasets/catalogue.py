@@ -260,6 +260,8 @@ def _known(name: str) -> str:
 
 
 def _source(name: str) -> Source:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string such as 'shd', got {type(name).__name__}")
     if _known(name) in SOURCES:
         return SOURCES[_known(name)]
     near = difflib.get_close_matches(_known(name), SOURCES, n=3, cutoff=0.4)

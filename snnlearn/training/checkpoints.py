@@ -72,6 +72,8 @@ def prepare(folder: Path, resume: bool) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Any]:
     """A file to write under a temporary name, which takes the name ``path`` only when it is complete and on disk."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}; make it first")
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
