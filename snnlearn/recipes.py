@@ -221,7 +221,7 @@ def sparse(
         surrogate: the slope inside the band.
         reset: IGNORED as in the paper, KEPT for the exact gradient of the band.
 
-    This is the gradient, in plain tensors; its sparsity saves no time here yet.
+    In a `Network` this is the gradient alone; where its sparsity saves time is in layers of events (`LinearLIF`).
     """
     return Rule(Near(surrogate, within), Adjoint(reset), Transpose())
 

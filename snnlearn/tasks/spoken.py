@@ -191,7 +191,7 @@ def spoken_events() -> Task:
 
 
 # Rules that need other neurons or another loss; those that keep the network are there for every preset.
-SUITED: dict[str, Callable[[], Task]] = {
+SUITED: dict[str, Callable[..., Task]] = {
     "rtrl": partial(spoken_online, hidden=8),
     "eprop": spoken_online,
     "ottt": spoken_online,
@@ -213,5 +213,5 @@ def suited(rule: str, preset: str) -> Task:
             "recipes.direct_feedback_alignment(net, generator, features=(70,))"
         )
     if rule in ONLINE:
-        return spoken_online(preset, hidden=8 if rule == "rtrl" else None)
+        return SUITED[rule](preset)
     return SUITED.get(rule, partial(spoken, preset))()
